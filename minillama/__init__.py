@@ -1,0 +1,1 @@
+"""minillama: LLaMA rebuilt end to end, one short module per idea."""

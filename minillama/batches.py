@@ -1,0 +1,240 @@
+"""From token shards to training batches, in an order that can be resumed.
+
+A folder of shards holds `index.json` and flat files of token ids. Each source
+is one endless stream of documents, cut into windows of T tokens; an epoch
+visits every window once, in an order drawn from the seed. Which source comes
+next follows Table 1's proportions. Nothing is random at run time: sample
+number i is a function of i, so resuming needs nothing but a count.
+
+Chapter: notebooks/10_training.ipynb
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Split = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, the same tokens one step later, and where they came from."""
+
+    inputs: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    first_sample: int
+    """Number of the first sample of the global batch, counted from 0."""
+
+
+class Stream:
+    """The tokens of one source and split, across its shard files.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+
+    def __init__(
+        self, folder: Path, shards: list[dict[str, Any]], dtype: str
+    ) -> None:
+        self.parts = [
+            np.memmap(folder / s["file"], dtype=np.dtype(dtype), mode="r")
+            for s in shards if s["tokens"]]
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        for shard, part in zip(
+                [s for s in shards if s["tokens"]], self.parts):
+            if len(part) != shard["tokens"]:
+                raise ValueError(
+                    f"shard {shard['file']} holds {len(part)} tokens, its "
+                    f"index says {shard['tokens']}; prepare the data again")
+
+    def __len__(self) -> int:
+        """Tokens in all shards together."""
+        return int(self.ends[-1]) if self.parts else 0
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """`length` tokens from position `start`, going round at the end."""
+        pieces, size = [], len(self)
+        while length > 0:
+            start %= size
+            which = int(np.searchsorted(self.ends, start, side="right"))
+            part = self.parts[which]
+            offset = start - (int(self.ends[which]) - len(part))
+            piece = part[offset:offset + length]
+            pieces.append(np.asarray(piece, dtype=np.int64))
+            start, length = start + len(piece), length - len(piece)
+        return np.concatenate(pieces)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The `index.json` of a folder of shards.
+
+    Raises:
+        ValueError: if the folder holds none, or another version's.
+    """
+    path = Path(folder) / "index.json"
+    if not path.is_file():
+        raise ValueError(
+            f"data={folder} is not a folder of token shards (no index.json); "
+            "make one with minillama.data.corpus.prepare or `minillama train "
+            "--data TEXT`")
+    index = json.loads(path.read_text(encoding="utf-8"))
+    if index.get("version") != 1:
+        raise ValueError(
+            f"{path} has version {index.get('version')!r}, this package "
+            "reads version 1; prepare the data again")
+    return index
+
+
+def open_streams(folder: Path, split: Split) -> dict[str, Stream]:
+    """One stream a source; sources without tokens in the split are left out.
+    """
+    index = read_index(folder)
+    streams = {
+        name: Stream(Path(folder), source[split], index["dtype"])
+        for name, source in index["sources"].items()}
+    return {name: s for name, s in streams.items() if len(s)}
+
+
+def permuted(position: int, size: int, key: str) -> int:
+    """Where a shuffle named `key` of range(size) puts `position`.
+
+    A Feistel network (Luby and Rackoff 1988) on the smallest even number of
+    bits that holds `size`, walked until the result is below `size`: a
+    shuffle of a trillion windows that needs no memory.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = position >> half, position & mask
+        for turn in range(4):
+            word = f"{key}/{turn}/{right}".encode()
+            digest = hashlib.blake2b(word, digest_size=8).digest()
+            left, right = right, left ^ (
+                int.from_bytes(digest, "little") & mask)
+        position = left << half | right
+        if position < size:
+            return position
+
+
+class Batches:
+    """An endless iterator over the training batches of one rank.
+
+    Sources are taken by largest deficit: the one furthest below its share of
+    the samples so far comes next, so that counts never stray from the
+    mixture by more than one sequence per source.
+
+    Args:
+        folder: token shards with their index.
+        seq_len: T, tokens a window.
+        batch_size: B, sequences per step over all ranks.
+        seed: of the order.
+        rank: this process, from 0.
+        world_size: number of processes; each gets batch_size / world_size.
+
+    Raises:
+        ValueError: if a source is shorter than one window, or the batch does
+            not divide among the ranks.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(
+                f"batch_size={batch_size} does not divide among {world_size} "
+                f"processes; try {-(-batch_size // world_size) * world_size}")
+        self.streams = open_streams(folder, "train")
+        for name, stream in self.streams.items():
+            if len(stream) <= seq_len:
+                raise ValueError(
+                    f"source {name!r} has {len(stream)} training tokens, one "
+                    f"sequence takes {seq_len + 1}; add text, or lower "
+                    "max_seq_len")
+        weights = {name: source["weight"] for name, source
+                   in read_index(folder)["sources"].items()
+                   if name in self.streams}
+        total = sum(weights.values())
+        self.shares = {name: w / total for name, w in weights.items()}
+        self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.counts = dict.fromkeys(self.streams, 0)
+
+    @property
+    def samples(self) -> int:
+        """Sequences drawn so far, over all ranks."""
+        return sum(self.counts.values())
+
+    def epochs(self) -> dict[str, float]:
+        """How often each source has been read through."""
+        return {name: count / (len(self.streams[name]) // self.seq_len)
+                for name, count in self.counts.items()}
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch: this rank's rows of it."""
+        first, rows = self.samples, []
+        for row in range(self.batch_size):
+            name = self._next_source()
+            if row % self.world_size == self.rank:
+                rows.append(self._window(name, self.counts[name]))
+            self.counts[name] += 1
+        tokens = torch.from_numpy(np.stack(rows))
+        return Batch(tokens[:, :-1], tokens[:, 1:], first)
+
+    def _next_source(self) -> str:
+        """The source that is furthest behind its share."""
+        n = self.samples + 1
+        return max(self.shares,
+                   key=lambda s: self.shares[s] * n - self.counts[s])
+
+    def _window(self, name: str, count: int) -> np.ndarray:
+        """T + 1 tokens: window number `count` of a source, epoch on epoch."""
+        stream = self.streams[name]
+        windows = len(stream) // self.seq_len
+        epoch, position = divmod(count, windows)
+        key = f"{self.seed}/{name}/{epoch}"
+        # Each epoch cuts the stream at another place.
+        offset = permuted(0, self.seq_len, key)
+        start = offset + self.seq_len * permuted(position, windows, key)
+        return stream.read(start, self.seq_len + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on: the counts."""
+        return {"counts": dict(self.counts), "seed": self.seed,
+                "seq_len": self.seq_len}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, with any number of ranks."""
+        mine = self.state_dict()
+        for name in ("seed", "seq_len"):
+            if state[name] != mine[name]:
+                raise ValueError(
+                    f"the checkpoint was trained with {name}={state[name]}, "
+                    f"this run has {mine[name]}; use the same to resume")
+        if set(state["counts"]) != set(self.counts):
+            raise ValueError(
+                f"the checkpoint was trained on sources "
+                f"{sorted(state['counts'])}, the data holds "
+                f"{sorted(self.counts)}; use the same data to resume")
+        self.counts = dict(state["counts"])

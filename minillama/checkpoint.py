@@ -1,0 +1,208 @@
+"""Checkpoints: written whole or not at all, read strictly.
+
+A checkpoint is a folder `OUT/checkpoints/step-00000250` with the weights
+(safetensors), the model's shape (JSON) and the state of the training. It is
+written under another name, flushed to the disk, then renamed, so that a kill
+at any moment leaves the last good one. Nothing that is read can run code.
+
+Chapter: notebooks/10_training.ipynb
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from minillama.config import ModelConfig
+from minillama.model import Transformer
+from minillama.tokenizer import Tokenizer
+
+WEIGHTS, SHAPE, TRAINING, MANIFEST = (
+    "model.safetensors", "config.json", "training.pt", "manifest.json")
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that cannot be trusted; the message says why."""
+
+
+def save(
+    out: Path,
+    step: int,
+    model: Transformer,
+    training: dict[str, Any],
+    *,
+    keep_last: int,
+) -> Path:
+    """Write one checkpoint atomically, then drop the oldest ones.
+
+    Args:
+        out: folder of the run.
+        step: optimiser steps done.
+        model: its weights are stored in their own dtype.
+        training: tensors, numbers and strings in dicts and lists: optimiser,
+            scaler, data position, random number generators.
+        keep_last: how many checkpoints stay.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+    folder = Path(out) / "checkpoints"
+    final = folder / f"step-{step:08d}"
+    partial = folder / f"writing-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(weights_of(model), partial / WEIGHTS)
+    (partial / SHAPE).write_text(
+        json.dumps(model.config.to_dict(), indent=1), encoding="utf-8")
+    torch.save(training, partial / TRAINING)
+    files = {path.name: _fingerprint(path)
+             for path in sorted(partial.iterdir())}
+    (partial / MANIFEST).write_text(
+        json.dumps({"step": step, "files": files}, indent=1),
+        encoding="utf-8")
+    for path in [*partial.iterdir(), partial]:
+        _flush(path)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    _flush(folder)
+    for old in checkpoints(out)[:-keep_last]:
+        shutil.rmtree(old)
+    return final
+
+
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict, a shared matrix once (safetensors refuses it twice)."""
+    weights = {name: w.detach().contiguous()
+               for name, w in model.state_dict().items()}
+    if model.config.tie_embeddings:
+        del weights["output.weight"]
+    return weights
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The finished checkpoints of a run, oldest first."""
+    return sorted((Path(out) / "checkpoints").glob("step-*"))
+
+
+def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read one checkpoint after checking every byte of it.
+
+    Returns:
+        `step`, `config` (ModelConfig), `weights` (state dict) and `training`
+        as given to `save`.
+
+    Raises:
+        DamagedCheckpoint: naming the file and what is wrong with it.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads(
+            (folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["files"].items():
+            if _fingerprint(folder / name) != expected:
+                raise DamagedCheckpoint(
+                    f"{folder / name} is not what was written (size or "
+                    "sha256 differs); delete this checkpoint to fall back "
+                    "on the one before")
+        return {
+            "step": int(manifest["step"]),
+            "config": read_config(folder),
+            "weights": load_file(folder / WEIGHTS, device=str(device)),
+            "training": torch.load(
+                folder / TRAINING, map_location="cpu", weights_only=True),
+        }
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
+        raise DamagedCheckpoint(
+            f"checkpoint {folder} cannot be read: {e}; delete it to fall "
+            "back on the one before") from e
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The model's shape as stored beside its weights."""
+    text = (Path(folder) / SHAPE).read_text(encoding="utf-8")
+    return ModelConfig.from_dict(json.loads(text))
+
+
+def load_weights(model: Transformer, weights: dict[str, Any]) -> None:
+    """Put weights into a model; every name and shape must fit.
+
+    Raises:
+        ValueError: listing what is missing, unexpected or of another shape.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+    expected = weights_of(model)
+    problems = [f"missing {n}" for n in expected if n not in weights]
+    problems += [f"unexpected {n}" for n in weights if n not in expected]
+    problems += [
+        f"{n} is {tuple(w.shape)}, the model wants {tuple(expected[n].shape)}"
+        for n, w in weights.items()
+        if n in expected and w.shape != expected[n].shape]
+    if problems:
+        raise ValueError(
+            "the weights do not fit the model: " + "; ".join(problems[:5])
+            + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+            + "; build the model with the config stored beside them")
+    with torch.no_grad():
+        for name, weight in expected.items():
+            weight.copy_(weights[name])
+
+
+def load_model(
+    folder: Path, device: str | torch.device = "cpu"
+) -> tuple[Transformer, Tokenizer]:
+    """Model and tokenizer of a run, from its newest checkpoint.
+
+    Args:
+        folder: what `train --out` wrote.
+        device: where the model goes.
+
+    Returns:
+        The model in float32 and evaluation mode, and its tokenizer.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it is damaged.
+
+    Chapter: notebooks/11_generation.ipynb
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise ValueError(
+            f"checkpoint={folder} holds no checkpoint; give the folder that "
+            "`minillama train --out` wrote")
+    stored = read(found[-1])
+    model = Transformer(stored["config"])
+    load_weights(model, stored["weights"])
+    tokenizer = Tokenizer(Path(folder) / "tokenizer.model")
+    return model.to(device).eval(), tokenizer
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _flush(path: Path) -> None:
+    """Ask the operating system to put a file or folder on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open folders, and orders renames itself.
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
