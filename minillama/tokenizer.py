@@ -1,0 +1,358 @@
+"""Text to token ids and back: SentencePiece BPE with LLaMA's settings.
+
+The paper says little (section 2.1): byte-pair encoding (Sennrich et al.
+2015) as implemented in SentencePiece, every number split into digits, every
+unknown character decomposed into its UTF-8 bytes. The other settings were
+read back from the released `tokenizer.model`.
+
+Chapter: notebooks/04_tokenizer.ipynb
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece as spm
+from jaxtyping import Int64
+
+SPACE = "\u2581"
+"""SentencePiece writes every space as this character, the marker."""
+
+# The trainer's settings inside the released tokenizer.model. Only the number
+# of threads is ours: it is stored in the file, so it must not vary.
+LLAMA_SETTINGS = dict(
+    model_type="bpe",
+    byte_fallback=True,
+    split_digits=True,
+    split_by_unicode_script=True,
+    split_by_whitespace=True,
+    split_by_number=True,
+    allow_whitespace_only_pieces=True,
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    add_dummy_prefix=True,
+    character_coverage=0.99995,
+    max_sentence_length=4192,
+    max_sentencepiece_length=16,
+    input_sentence_size=200_000_000,
+    shuffle_input_sentence=True,
+    unk_id=0,
+    bos_id=1,
+    eos_id=2,
+    pad_id=-1,
+    num_threads=2,
+)
+# The trainer drops longer lines and lines with its own mark for unknown
+# characters, without a word; so we cut before it can.
+_LONGEST_LINE = 4000
+_TRAINER_MARK = "\u2585"
+
+
+class Tokenizer:
+    """A SentencePiece model: LLaMA's, one of ours, or any other.
+
+    With LLaMA's settings `decode(encode(text)) == text` for every string
+    that UTF-8 can write.
+
+    Args:
+        path: a SentencePiece `.model` file.
+
+    Raises:
+        ValueError: if the file is missing or is not a SentencePiece model.
+
+    Chapter: notebooks/04_tokenizer.ipynb
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(
+                f"tokenizer={str(path)!r} is not a file; give the path of a "
+                "SentencePiece .model file")
+        self._load(path.read_bytes(), str(path))
+
+    def _load(self, model: bytes, name: str) -> None:
+        """Open the serialised model and read what never changes."""
+        self._model = spm.SentencePieceProcessor()
+        try:
+            self._model.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise ValueError(
+                f"tokenizer={name!r} is not a SentencePiece model; "
+                "`minillama tokenizer train` writes one") from error
+        self.vocab_size: int = self._model.vocab_size()
+        self.bos_id: int = self._model.bos_id()
+        self.eos_id: int = self._model.eos_id()
+        # Whether a space is put before every text, as LLaMA does.
+        self.dummy_prefix: bool = (
+            self._model.encode("a", out_type=str)[0].startswith(SPACE))
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        path: str | os.PathLike[str],
+    ) -> Tokenizer:
+        """Learn BPE merges from texts and write the model to `path`.
+
+        The vocabulary is 3 special pieces, 256 byte pieces, the merges in
+        the order in which they were learnt, and the single characters. The
+        same texts give the same file, byte for byte.
+
+        Args:
+            texts: documents; a merge never crosses the end of a line.
+            vocab_size: V, all pieces together.
+            path: the file to write, replaced in one step.
+
+        Raises:
+            ValueError: if there is no text, or too little or too much of it
+                for the vocabulary, with the size that would work.
+
+        Chapter: notebooks/04_tokenizer.ipynb
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        lines = [line for text in texts for line in _training_lines(text)]
+        if not lines:
+            raise ValueError(
+                "texts: there is no text to learn a vocabulary from; give "
+                "at least one line that is not empty")
+        model = io.BytesIO()
+        try:
+            spm.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines), model_writer=model,
+                vocab_size=vocab_size, minloglevel=2, **LLAMA_SETTINGS)
+        except RuntimeError as error:
+            raise _vocabulary_error(vocab_size, str(error)) from error
+        tokenizer = cls.__new__(cls)
+        tokenizer._load(model.getvalue(), str(path))
+        tokenizer.save(path)
+        return tokenizer
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model file; a kill leaves the old file or the new."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        partial.write_bytes(self.to_bytes())
+        os.replace(partial, path)
+
+    def to_bytes(self) -> bytes:
+        """The serialised SentencePiece model, the content of its file."""
+        return self._model.serialized_model_proto()
+
+    def encode(
+        self, text: str, bos: bool = False, eos: bool = False
+    ) -> list[int]:
+        """The ids of a text, with BOS before and EOS after if asked for.
+
+        "<s>" inside the text stays text. An empty text has no ids.
+
+        Raises:
+            ValueError: if the text holds a lone surrogate, which UTF-8
+                cannot write.
+
+        Chapter: notebooks/04_tokenizer.ipynb
+        """
+        _check_unicode(text)
+        ids = self._encode_marker(text) if SPACE in text else (
+            self._model.encode(text))
+        return [self.bos_id] * bos + ids + [self.eos_id] * eos
+
+    def encode_batch(
+        self, texts: Sequence[str], bos: bool = False, eos: bool = False
+    ) -> list[list[int]]:
+        """`encode` for many texts, several times faster than one by one."""
+        for text in texts:
+            _check_unicode(text)
+        batch = self._model.encode(list(texts), num_threads=1)
+        for row, text in enumerate(texts):
+            if SPACE in text:
+                batch[row] = self._encode_marker(text)
+        return [[self.bos_id] * bos + ids + [self.eos_id] * eos
+                for ids in batch]
+
+    def _encode_marker(self, text: str) -> list[int]:
+        """Encode a text that holds the marker U+2581 itself.
+
+        SentencePiece would take the marker for a space. A character that
+        is in neither text nor vocabulary stands in for it; its four byte
+        pieces are then exchanged for the three of the marker.
+        """
+        unknown = self._model.unk_id()
+        stand_in = next(
+            char for char in map(chr, range(0x10FFFF, 0xF0000, -1))
+            if char not in text
+            and self._model.piece_to_id(char) == unknown)
+        ids = self._model.encode(text.replace(SPACE, stand_in))
+        old, new = (
+            [self._model.piece_to_id(f"<0x{byte:02X}>")
+             for byte in char.encode("utf-8")] for char in (stand_in, SPACE))
+        out: list[int] = []
+        for token in ids:
+            out.append(token)
+            if out[-4:] == old:
+                out[-4:] = new
+        return out
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids; special pieces leave nothing behind.
+
+        Bytes that are not valid UTF-8 become U+FFFD.
+
+        Raises:
+            ValueError: if an id is outside the vocabulary.
+
+        Chapter: notebooks/04_tokenizer.ipynb
+        """
+        ids = [int(token) for token in ids]
+        if odd := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise ValueError(
+                f"ids: {odd[0]} is outside the vocabulary, which has ids 0 "
+                f"to {self.vocab_size - 1}; these ids come from another "
+                "tokenizer")
+        return self._model.decode(ids)
+
+    def piece(self, token: int) -> str:
+        """How the vocabulary spells an id, the marker U+2581 for a space."""
+        return self._model.id_to_piece(int(token))
+
+    def token_bytes(self) -> Int64[np.ndarray, "V"]:
+        """How many bytes of text each piece stands for.
+
+        A byte piece is one byte (its name `<0x41>` has six), the marker is
+        one space (in UTF-8 it has three bytes), and a special piece is
+        nothing. Counting names instead of text is the usual way to get bits
+        per byte wrong.
+
+        Returns:
+            (V,) bytes.
+
+        Chapter: notebooks/04_tokenizer.ipynb
+        """
+        model = self._model
+        return np.array([
+            0 if model.is_control(i) or model.is_unknown(i)
+            else 1 if model.is_byte(i)
+            else len(model.id_to_piece(i).replace(SPACE, " ").encode("utf-8"))
+            for i in range(self.vocab_size)], dtype=np.int64)
+
+    def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
+        """How many bytes of text a stream of documents stands for.
+
+        Each document begins with BOS. The space that the tokenizer puts
+        before every document is not text and is not counted. Ids before the
+        first BOS are the middle of a document and are counted in full.
+
+        Args:
+            ids: (N,) ids, BOS before every document.
+
+        Chapter: notebooks/04_tokenizer.ipynb
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        if not len(ids):
+            return 0
+        total = int(self.token_bytes()[ids].sum())
+        if not self.dummy_prefix:
+            return total
+        spaced = np.array([self.piece(i).startswith(SPACE)
+                           for i in range(self.vocab_size)])
+        first = ids[1:][ids[:-1] == self.bos_id]
+        return total - int(spaced[first].sum())
+
+    def stream(self, after: Sequence[int] = ()) -> TextStream:
+        """A decoder that is fed one id at a time.
+
+        Args:
+            after: ids whose text is known already, such as the prompt's.
+        """
+        return TextStream(self, after)
+
+
+class TextStream:
+    """Turns growing ids into growing text, holding back half characters.
+
+    A character outside the vocabulary arrives as two to four byte pieces,
+    and half of them decode to U+FFFD. Such an end is kept back until the
+    next ids settle it. The pieces of text joined equal `decode` of all ids.
+
+    Args:
+        tokenizer: whose ids these are.
+        after: ids whose text is known already.
+
+    Chapter: notebooks/11_generation.ipynb
+    """
+
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()):
+        self._tokenizer = tokenizer
+        self._ids = [int(token) for token in after]
+        self._shown = len(self._settled())
+
+    def _settled(self) -> str:
+        """The text so far without a half character at its end."""
+        return self._tokenizer.decode(self._ids).rstrip("\ufffd")
+
+    def feed(self, *ids: int) -> str:
+        """Take more ids; return the text they settle, perhaps none."""
+        # Decoding from the start each time is quadratic, and right: a piece
+        # on its own loses its leading space. 2,048 tokens cost well under
+        # a second.
+        self._ids.extend(int(token) for token in ids)
+        return self._advance(self._settled())
+
+    def finish(self) -> str:
+        """The rest, half characters shown as U+FFFD."""
+        return self._advance(self._tokenizer.decode(self._ids))
+
+    def _advance(self, text: str) -> str:
+        """What is new in text since the last call."""
+        new, self._shown = text[self._shown:], max(self._shown, len(text))
+        return new
+
+
+def _check_unicode(text: str) -> None:
+    """Refuse a lone surrogate, half of a UTF-16 pair, which has no bytes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text: the character at position {error.start} is the lone "
+            f"surrogate U+{ord(text[error.start]):04X}, which no UTF-8 text "
+            "can hold; remove it or decode the file again") from error
+
+
+def _training_lines(text: str) -> Iterator[str]:
+    """Cut a document into lines that the trainer takes whole."""
+    _check_unicode(text)
+    for line in re.split(f"[\n{_TRAINER_MARK}]", text):
+        while len(line.encode("utf-8")) > _LONGEST_LINE:
+            # Characters of up to 4 bytes: this many always fit.
+            room = _LONGEST_LINE // 4
+            cut = line.rfind(" ", 1, room)
+            cut = room if cut < 1 else cut
+            yield line[:cut]
+            line = line[cut:]
+        if line:
+            yield line
+
+
+def _vocabulary_error(vocab_size: int, message: str) -> ValueError:
+    """Say in our words what SentencePiece did not like about the size."""
+    if found := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return ValueError(
+            f"vocab_size={vocab_size} is too small: this text needs 3 "
+            "special pieces, 256 bytes and its characters; try at least "
+            f"vocab_size={found[1]}")
+    if found := re.search(r"value <= (\d+)", message):
+        return ValueError(
+            f"vocab_size={vocab_size} is too large for this text, which has "
+            f"too few different pieces; try at most vocab_size={found[1]}, "
+            "or give more text")
+    return ValueError(
+        f"vocab_size={vocab_size}: SentencePiece could not learn from this "
+        f"text ({message.strip()}); try another size or more text")
