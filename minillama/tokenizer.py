@@ -330,15 +330,17 @@ def _training_lines(text: str) -> Iterator[str]:
     """Cut a document into lines that the trainer takes whole."""
     _check_unicode(text)
     for line in re.split(f"[\n{_TRAINER_MARK}]", text):
-        while len(line.encode("utf-8")) > _LONGEST_LINE:
-            # Characters of up to 4 bytes: this many always fit.
+        start = 0
+        if len(line.encode("utf-8")) > _LONGEST_LINE:
+            # No character has more than 4 bytes, so this many always fit.
             room = _LONGEST_LINE // 4
-            cut = line.rfind(" ", 1, room)
-            cut = room if cut < 1 else cut
-            yield line[:cut]
-            line = line[cut:]
-        if line:
-            yield line
+            while len(line) - start > room:
+                cut = line.rfind(" ", start + 1, start + room)
+                cut = start + room if cut < 0 else cut
+                yield line[start:cut]
+                start = cut
+        if line[start:]:
+            yield line[start:]
 
 
 def _vocabulary_error(vocab_size: int, message: str) -> ValueError:

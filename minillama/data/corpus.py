@@ -35,11 +35,12 @@ HELD_OUT_PLAY = "The Tempest"
 # Written into the cache key: raise it when the same text gives other shards.
 _VERSION = 1
 # A tenth is held out, and that tenth has to fill one sequence of 256 tokens.
-_LEAST_BYTES = 10_000
+_LEAST_TEXT = 10_000
 _SHARD_TOKENS = 2**26
-# One long file is cut into documents of about this size.
-_DOCUMENT_BYTES = 16_384
-_TOKENIZER_BYTES = 64_000_000
+# One long file is cut into documents of about so many characters.
+_DOCUMENT_SIZE = 16_384
+# So many characters are enough to learn a vocabulary from.
+_TOKENIZER_TEXT = 64_000_000
 _TEXT_SUFFIXES = {".txt", ".md", ".text"}
 
 Split = dict[str, list[str]]
@@ -118,36 +119,36 @@ def split_own(texts: Sequence[str], name: str) -> Split:
     Raises:
         ValueError: if there is too little of it.
     """
-    total = sum(len(text.encode("utf-8")) for text in texts)
-    if total < _LEAST_BYTES:
+    total = sum(map(len, texts))
+    if total < _LEAST_TEXT:
         raise ValueError(
-            f"data={name!r} holds {total:,} bytes of text, too little to "
-            f"train and validate on; give at least {_LEAST_BYTES:,}")
-    size = min(_DOCUMENT_BYTES, total // 20)
+            f"data={name!r} holds {total:,} characters of text, too little "
+            f"to train and validate on; give at least {_LEAST_TEXT:,}")
+    size = min(_DOCUMENT_SIZE, total // 20)
     documents = [part for text in texts for part in documents_of(text, size)]
     held_out, first = 0, len(documents)
     while first > 1 and held_out < total / 10:
         first -= 1
-        held_out += len(documents[first].encode("utf-8"))
+        held_out += len(documents[first])
     return {"train": documents[:first], "validation": documents[first:]}
 
 
 def documents_of(text: str, size: int) -> Iterator[str]:
-    """Cut a text into documents of about `size` bytes, losing nothing.
+    """Cut a text into documents of at most 1.5 * `size` characters.
 
     The cut falls behind an empty line if there is one in the second half of
-    a document, else behind a line, else behind a space, else anywhere.
+    a document, else behind a line, else behind a space, else anywhere. The
+    parts joined are the text.
     """
-    while len(text.encode("utf-8")) > 1.5 * size:
-        # No character is longer than 4 bytes, so this cannot overshoot much.
-        room = len(text.encode("utf-8")[:size].decode("utf-8", "ignore"))
-        cuts = (text.rfind(mark, room // 2, room) + len(mark)
+    start = 0
+    while len(text) - start > 1.5 * size:
+        end = start + size
+        ends = (text.rfind(mark, start + size // 2, end) + len(mark)
                 for mark in ("\n\n", "\n", " "))
-        cut = next((cut for cut in cuts if cut > room // 2 + 1), room)
-        yield text[:cut]
-        text = text[cut:]
-    if text.strip():
-        yield text
+        cut = next((cut for cut in ends if cut > start + size // 2), end)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 def read_texts(source: Path) -> list[str]:
@@ -190,9 +191,12 @@ def read_texts(source: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     """One file as text, line ends as \\n, without a byte-order mark."""
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(
+            f"data={str(path)!r} cannot be read ({error.strerror}); check "
+            "its permissions") from error
     except UnicodeDecodeError as error:
         raise ValueError(
             f"data={str(path)!r} is not UTF-8 text (byte {error.start:,}); "
@@ -204,7 +208,7 @@ def _read(path: Path) -> str:
     if not text.strip():
         raise ValueError(
             f"data={str(path)!r} is empty; give a file with at least "
-            f"{_LEAST_BYTES:,} bytes of text")
+            f"{_LEAST_TEXT:,} characters of text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -213,7 +217,7 @@ def _key(
 ) -> str:
     """A name that changes whenever the shards would."""
     digest = hashlib.sha256(
-        repr((_VERSION, vocab_size, seed, _DOCUMENT_BYTES)).encode())
+        repr((_VERSION, vocab_size, seed, _DOCUMENT_SIZE)).encode())
     if tokenizer is not None:
         digest.update(tokenizer.to_bytes())
     for part, documents in split.items():
@@ -244,6 +248,8 @@ def _build(
         index = _write_shards(partial, name, split, tokenizer)
         (partial / "index.json").write_text(
             json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        if not (done / "index.json").is_file():
+            shutil.rmtree(done, ignore_errors=True)
         try:
             os.replace(partial, done)
         except OSError:
@@ -264,7 +270,7 @@ def _sweep(folder: Path) -> None:
 def _sample(documents: Sequence[str]) -> Sequence[str]:
     """Evenly spread documents, enough to learn a vocabulary from."""
     total = sum(map(len, documents))
-    return documents[::max(1, total // _TOKENIZER_BYTES)]
+    return documents[::max(1, total // _TOKENIZER_TEXT)]
 
 
 def _write_shards(
