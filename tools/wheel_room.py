@@ -1,0 +1,86 @@
+"""Fill the wheel room: unpack the wheel, lend packages, close the door.
+
+Run by `tools/environment.py` with the Python of the first environment:
+`python -m tools.wheel_room ROOM WHEEL`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+# Besides what the wheel asks for: what Colab has, and what runs nbval.
+VISITORS = ("matplotlib", "ipykernel", "nbval", "pytest", "pytest-xdist",
+            "pip", "setuptools")
+
+DOOR = '''"""Let in only what the wheel asks for; made by tools/wheel_room.py."""
+
+import sys
+
+CLOSED = frozenset({closed!r})
+
+
+class Door:
+    """Refuse the packages that the wheel does not ask for."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        """Raise for a closed package, leave the rest to the others."""
+        if name.partition(".")[0] in CLOSED:
+            raise ModuleNotFoundError(
+                f"No module named {{name!r}}: the wheel does not ask for it",
+                name=name)
+        return None
+
+
+sys.meta_path.insert(0, Door)
+sys.path.append({lender!r})
+'''
+
+
+def closure(names: list[str]) -> set[str]:
+    """These distributions and all that they require, extras left out."""
+    seen: set[str] = set()
+    while names:
+        name = canonicalize_name(names.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            required = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another system, or optional
+        for text in required:
+            need = Requirement(text)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                names.append(need.name)
+    return seen
+
+
+def fill(room: Path, wheel: Path) -> None:
+    """Make `room` hold the wheel and lend it what the wheel asks for."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    site = (room / "Lib" if sys.platform == "win32"
+            else room / "lib" / version) / "site-packages"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    open_to = closure(["minillama", *VISITORS])
+    closed = sorted(
+        package for package, owners in metadata.packages_distributions().items()
+        if not any(canonicalize_name(owner) in open_to for owner in owners))
+    (site / "door.py").write_text(
+        DOOR.format(closed=closed, lender=sysconfig.get_path("purelib")),
+        encoding="utf-8")
+    (site / "door.pth").write_text("import door\n", encoding="utf-8")
+    (room / "closed.json").write_text(json.dumps(closed), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]), Path(sys.argv[2]))
