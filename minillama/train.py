@@ -241,7 +241,7 @@ def fit(
     shutil.copyfile(config.data / "tokenizer.model", out / "tokenizer.model")
     held_out = validation_ids(config.data)
     # 2) model, optimiser and data, new or as the last checkpoint left them
-    state = _new_state(config, model)
+    state = new_state(config, model)
     if config.resume:
         _resume(state, out, config)
         say(f"resumed after step {state.step}")
@@ -391,8 +391,17 @@ def _tokenizer(config: TrainConfig) -> Tokenizer:
     return tokenizer
 
 
-def _new_state(config: TrainConfig, model: Transformer | None) -> State:
-    """A run at step 0."""
+def new_state(
+    config: TrainConfig, model: Transformer | None = None
+) -> State:
+    """A run at step 0: model, optimiser, scaler and batches.
+
+    Args:
+        config: `data` must be a folder that `data.corpus.prepare` made.
+        model: another model of this interface, as in `fit`.
+
+    Chapter: notebooks/10_training.ipynb
+    """
     torch.use_deterministic_algorithms(config.deterministic)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
