@@ -14,6 +14,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -235,12 +236,20 @@ class Tokenizer:
 
         Chapter: notebooks/04_tokenizer.ipynb
         """
+        return self._sizes[0].copy()
+
+    @cached_property
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per piece: bytes of text, and whether it begins with the marker."""
         model = self._model
-        return np.array([
+        pieces = [model.id_to_piece(i) for i in range(self.vocab_size)]
+        sizes = [
             0 if model.is_control(i) or model.is_unknown(i)
             else 1 if model.is_byte(i)
-            else len(model.id_to_piece(i).replace(SPACE, " ").encode("utf-8"))
-            for i in range(self.vocab_size)], dtype=np.int64)
+            else len(piece.replace(SPACE, " ").encode("utf-8"))
+            for i, piece in enumerate(pieces)]
+        return (np.array(sizes, dtype=np.int64),
+                np.array([piece.startswith(SPACE) for piece in pieces]))
 
     def count_bytes(self, ids: Sequence[int] | np.ndarray) -> int:
         """How many bytes of text a stream of documents stands for.
@@ -255,15 +264,9 @@ class Tokenizer:
         Chapter: notebooks/04_tokenizer.ipynb
         """
         ids = np.asarray(ids, dtype=np.int64)
-        if not len(ids):
-            return 0
-        total = int(self.token_bytes()[ids].sum())
-        if not self.dummy_prefix:
-            return total
-        spaced = np.array([self.piece(i).startswith(SPACE)
-                           for i in range(self.vocab_size)])
-        first = ids[1:][ids[:-1] == self.bos_id]
-        return total - int(spaced[first].sum())
+        sizes, spaced = self._sizes
+        first = ids[1:][ids[:-1] == self.bos_id] * self.dummy_prefix
+        return int(sizes[ids].sum()) - int(spaced[first].sum())
 
     def stream(self, after: Sequence[int] = ()) -> TextStream:
         """A decoder that is fed one id at a time.

@@ -110,7 +110,7 @@ def _unmark(paragraph: str) -> str:
     text = text.replace("& c", "&c").replace("\u2014", "--")
     # Two slips of the source: [Aside]_ and _Burthen _[within_
     text = re.sub(r"^\[([^]]*)\]_", r"_\1_", text, flags=re.MULTILINE)
-    text = text.replace("_Burthen _[", "_Burthen [")
+    text = text.replace("_Burthen _[", "_Burthen, ")
     text = re.sub(r"\*\*(.+?)\*\*", _speaker, text)
     text = re.sub(r"_+([^_]*)_+|\*([^*]*)\*", _direction, text)
     return "\n".join(line.strip() for line in text.split("\n")).strip()
