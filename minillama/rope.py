@@ -88,13 +88,15 @@ def rotate(
 ) -> Float[Tensor, "*B T K"]:
     """Turn each pair of x, given the cosines and sines of its angles.
 
+    A pair (a, b) is the complex number a + ib, and turning it is one
+    multiplication by cos + i sin: on a CPU several times faster than the
+    four real products and two sums, each of which walks through memory.
     Computed in at least float32, returned in the dtype of x.
     """
     wide = x.to(torch.promote_types(x.dtype, cos.dtype))
-    even, odd = wide.unflatten(-1, (-1, 2)).unbind(-1)  # (..., T, K/2) each
-    turned = torch.stack(
-        (even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
+    turned = pairs * torch.complex(cos, sin)  # (..., T, K/2)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def apply(
