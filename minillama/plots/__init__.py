@@ -36,7 +36,6 @@ def style() -> None:
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "grid.alpha": 0.25, "lines.linewidth": 1.6,
         "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-        "svg.hashsalt": "minillama",
     })
 
 
