@@ -265,8 +265,11 @@ class Tokenizer:
         """
         ids = np.asarray(ids, dtype=np.int64)
         sizes, spaced = self._sizes
-        first = ids[1:][ids[:-1] == self.bos_id] * self.dummy_prefix
-        return int(sizes[ids].sum()) - int(spaced[first].sum())
+        total = int(sizes[ids].sum())
+        if self.dummy_prefix:
+            first = ids[1:][ids[:-1] == self.bos_id]
+            total -= int(spaced[first].sum())
+        return total
 
     def stream(self, after: Sequence[int] = ()) -> TextStream:
         """A decoder that is fed one id at a time.
