@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,22 +39,39 @@ class Batch:
 class Stream:
     """The tokens of one source and split, across its shard files.
 
+    Args:
+        folder: where `index.json` lies.
+        shards: their entries in it.
+        dtype: of the ids, little-endian on every machine.
+        vocab_size: V; an id that is not below it is refused when read.
+
+    Raises:
+        ValueError: if a shard is missing or not as long as its index says.
+
     Chapter: notebooks/10_training.ipynb
     """
 
     def __init__(
-        self, folder: Path, shards: list[dict[str, Any]], dtype: str
+        self,
+        folder: Path,
+        shards: list[dict[str, Any]],
+        dtype: str,
+        vocab_size: int,
     ) -> None:
-        self.parts = [
-            np.memmap(folder / s["file"], dtype=np.dtype(dtype), mode="r")
-            for s in shards if s["tokens"]]
-        self.ends = np.cumsum([len(part) for part in self.parts])
-        for shard, part in zip(
-                [s for s in shards if s["tokens"]], self.parts):
-            if len(part) != shard["tokens"]:
+        little_endian = np.dtype(dtype).newbyteorder("<")
+        self.vocab_size, self.files, self.parts = vocab_size, [], []
+        for shard in shards:
+            path, tokens = Path(folder) / shard["file"], shard["tokens"]
+            size = path.stat().st_size if path.is_file() else "no"
+            if size != tokens * little_endian.itemsize:
                 raise ValueError(
-                    f"shard {shard['file']} holds {len(part)} tokens, its "
-                    f"index says {shard['tokens']}; prepare the data again")
+                    f"shard {path} has {size} bytes, its index says {tokens} "
+                    f"tokens of {little_endian.itemsize}; prepare the data "
+                    "again")
+            if tokens:  # an empty file cannot be mapped into memory
+                self.files.append(path)
+                self.parts.append(np.memmap(path, little_endian, mode="r"))
+        self.ends = np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
         """Tokens in all shards together."""
@@ -67,8 +85,13 @@ class Stream:
             which = int(np.searchsorted(self.ends, start, side="right"))
             part = self.parts[which]
             offset = start - (int(self.ends[which]) - len(part))
-            piece = part[offset:offset + length]
-            pieces.append(np.asarray(piece, dtype=np.int64))
+            piece = np.asarray(part[offset:offset + length], dtype=np.int64)
+            if piece.max() >= self.vocab_size:
+                raise ValueError(
+                    f"shard {self.files[which]} holds token id {piece.max()} "
+                    f"near position {offset}, the vocabulary ends at "
+                    f"{self.vocab_size - 1}; prepare the data again")
+            pieces.append(piece)
             start, length = start + len(piece), length - len(piece)
         return np.concatenate(pieces)
 
@@ -77,7 +100,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The `index.json` of a folder of shards.
 
     Raises:
-        ValueError: if the folder holds none, or another version's.
+        ValueError: if the folder holds none, a damaged one, or another
+            version's.
     """
     path = Path(folder) / "index.json"
     if not path.is_file():
@@ -85,11 +109,17 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"data={folder} is not a folder of token shards (no index.json); "
             "make one with minillama.data.corpus.prepare or `minillama train "
             "--data TEXT`")
-    index = json.loads(path.read_text(encoding="utf-8"))
-    if index.get("version") != 1:
+    try:
+        index = json.loads(path.read_bytes())
+    except ValueError as error:
         raise ValueError(
-            f"{path} has version {index.get('version')!r}, this package "
-            "reads version 1; prepare the data again")
+            f"{path} is damaged ({error}); prepare the data again"
+        ) from error
+    version = index.get("version") if isinstance(index, dict) else None
+    if version != 1:
+        raise ValueError(
+            f"{path} has version {version!r}, this package reads version 1; "
+            "prepare the data again")
     return index
 
 
@@ -98,9 +128,29 @@ def open_streams(folder: Path, split: Split) -> dict[str, Stream]:
     """
     index = read_index(folder)
     streams = {
-        name: Stream(Path(folder), source[split], index["dtype"])
+        name: Stream(Path(folder), source[split], index["dtype"],
+                     index["vocab_size"])
         for name, source in index["sources"].items()}
     return {name: s for name, s in streams.items() if len(s)}
+
+
+def mixture(folder: Path, names: Iterable[str]) -> dict[str, float]:
+    """The share of each source in the samples: its weight over their sum.
+
+    Raises:
+        ValueError: if no source has text, a weight is negative, or all are
+            0.
+    """
+    sources = read_index(folder)["sources"]
+    weights = {name: float(sources[name]["weight"]) for name in names}
+    total = sum(weights.values())
+    if not weights:
+        raise ValueError(f"data={folder} holds no training text; add some")
+    if not total > 0 or min(weights.values()) < 0:
+        raise ValueError(
+            f"data={folder} has sources with weights {weights}; each must "
+            "be at least 0, and one above it")
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def permuted(position: int, size: int, key: str) -> int:
@@ -129,9 +179,8 @@ def permuted(position: int, size: int, key: str) -> int:
 class Batches:
     """An endless iterator over the training batches of one rank.
 
-    Sources are taken by largest deficit: the one furthest below its share of
-    the samples so far comes next, so that counts never stray from the
-    mixture by more than one sequence per source.
+    Sources take turns so that after any number of samples each source's
+    count is within one sequence of its share (see `_next_source`).
 
     Args:
         folder: token shards with their index.
@@ -142,8 +191,9 @@ class Batches:
         world_size: number of processes; each gets batch_size / world_size.
 
     Raises:
-        ValueError: if a source is shorter than one window, or the batch does
-            not divide among the ranks.
+        ValueError: if there is no text, a source is shorter than one window,
+            a weight is negative, or the batch does not divide among the
+            ranks.
 
     Chapter: notebooks/10_training.ipynb
     """
@@ -163,17 +213,13 @@ class Batches:
                 f"batch_size={batch_size} does not divide among {world_size} "
                 f"processes; try {-(-batch_size // world_size) * world_size}")
         self.streams = open_streams(folder, "train")
+        self.shares = mixture(folder, self.streams)
         for name, stream in self.streams.items():
             if len(stream) <= seq_len:
                 raise ValueError(
                     f"source {name!r} has {len(stream)} training tokens, one "
                     f"sequence takes {seq_len + 1}; add text, or lower "
                     "max_seq_len")
-        weights = {name: source["weight"] for name, source
-                   in read_index(folder)["sources"].items()
-                   if name in self.streams}
-        total = sum(weights.values())
-        self.shares = {name: w / total for name, w in weights.items()}
         self.seq_len, self.batch_size, self.seed = seq_len, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.counts = dict.fromkeys(self.streams, 0)
@@ -203,10 +249,20 @@ class Batches:
         return Batch(tokens[:, :-1], tokens[:, 1:], first)
 
     def _next_source(self) -> str:
-        """The source that is furthest behind its share."""
-        n = self.samples + 1
-        return max(self.shares,
-                   key=lambda s: self.shares[s] * n - self.counts[s])
+        """The source whose turn it is (Tijdeman 1980).
+
+        Of the sources that may go, the one that would first be a whole
+        sequence behind. Taking the largest deficit instead lets a rare
+        source fall further behind than that.
+        """
+        n, k = self.samples + 1, len(self.shares)
+        deficit = {s: share * n - self.counts[s]
+                   for s, share in self.shares.items()}
+        # One at least may go: the deficits sum to 1. The margin is for
+        # rounding.
+        least = 1 / (2 * max(1, k - 1)) - 1e-6
+        return min((s for s in deficit if deficit[s] >= least),
+                   key=lambda s: (1 - deficit[s]) / self.shares[s])
 
     def _window(self, name: str, count: int) -> np.ndarray:
         """T + 1 tokens: window number `count` of a source, epoch on epoch."""
@@ -222,19 +278,20 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on: the counts."""
         return {"counts": dict(self.counts), "seed": self.seed,
-                "seq_len": self.seq_len}
+                "seq_len": self.seq_len,
+                "tokens": {n: len(s) for n, s in self.streams.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, with any number of ranks."""
+        """Go on where `state_dict` was taken, with any number of ranks.
+
+        Raises:
+            ValueError: if the order of the samples would be another one.
+        """
         mine = self.state_dict()
-        for name in ("seed", "seq_len"):
+        for name in ("seed", "seq_len", "tokens"):
             if state[name] != mine[name]:
                 raise ValueError(
                     f"the checkpoint was trained with {name}={state[name]}, "
-                    f"this run has {mine[name]}; use the same to resume")
-        if set(state["counts"]) != set(self.counts):
-            raise ValueError(
-                f"the checkpoint was trained on sources "
-                f"{sorted(state['counts'])}, the data holds "
-                f"{sorted(self.counts)}; use the same data to resume")
+                    f"this run has {mine[name]}; use the same data and "
+                    "settings to resume")
         self.counts = dict(state["counts"])
