@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 VISITORS = ("matplotlib", "ipykernel", "nbval", "pytest", "pytest-xdist",
             "pip", "setuptools")
 
-DOOR = '''"""Let in only what the wheel asks for; made by tools/wheel_room.py."""
+DOOR = '''"""Let in what the wheel asks for; made by tools/wheel_room.py."""
 
 import sys
 
@@ -72,8 +72,9 @@ def fill(room: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     open_to = closure(["minillama", *VISITORS])
+    packages = metadata.packages_distributions()
     closed = sorted(
-        package for package, owners in metadata.packages_distributions().items()
+        name for name, owners in packages.items()
         if not any(canonicalize_name(owner) in open_to for owner in owners))
     (site / "door.py").write_text(
         DOOR.format(closed=closed, lender=sysconfig.get_path("purelib")),

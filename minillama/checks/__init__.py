@@ -92,7 +92,9 @@ EXERCISES: dict[str, Exercise] = {}
 
 
 def exercise(
-    id: str, *, given: Callable[[torch.Generator], dict[str, Any]] | None = None
+    id: str,
+    *,
+    given: Callable[[torch.Generator], dict[str, Any]] | None = None,
 ) -> Callable[[Callable[..., str | None]], Callable[..., str | None]]:
     """Register the decorated function as the judge of the exercise `id`."""
 
