@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Backend = Literal["auto", "eager", "sdpa"]
+Backend = Literal["auto", "eager", "tiled", "sdpa"]
 
 
 def attend(
@@ -36,7 +36,8 @@ def attend(
         v: values.
         causal: whether query t sees keys up to its own position only.
         backend: `eager` writes the formula out and stores the T x S matrix;
-            `sdpa` calls PyTorch's fused kernel; `auto` is `sdpa`.
+            `tiled` never stores it (`minillama/tiled.py`); `sdpa` calls
+            PyTorch's fused kernel; `auto` is `sdpa`.
 
     Returns:
         (B, H, T, K) in the dtype of q.
@@ -62,10 +63,14 @@ def attend(
         v = v.repeat_interleave(heads // groups, dim=1)
     if backend == "eager":
         return attend_eager(q, k, v, causal=causal)
+    if backend == "tiled":
+        from minillama.tiled import attend_tiled
+        return attend_tiled(q, k, v, causal=causal)
     if backend in ("auto", "sdpa"):
         return attend_sdpa(q, k, v, causal=causal)
     raise ValueError(
-        f"backend={backend!r} is unknown; try 'auto', 'eager' or 'sdpa'")
+        f"backend={backend!r} is unknown; try 'auto', 'eager', 'tiled' or "
+        "'sdpa'")
 
 
 def causal_mask(
