@@ -120,8 +120,11 @@ class Reference(SphinxDirective):
                     and isinstance(note, ast.Expr)
                     and isinstance(note.value, ast.Constant)):
                 text = " ".join(str(note.value.value).split())
-                listing += self.definition(ast.unparse(field), text)
-        return [listing] if len(listing) else []
+                code = ast.get_source_segment(self.source, field)
+                listing += self.definition(code or field.target.id, text)
+        if not len(listing):
+            return []
+        return [nodes.rubric("Fields", "Fields"), listing]
 
     def definition(self, term: str, text: str) -> nodes.Node:
         """A term in code and its explanation."""
