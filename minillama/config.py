@@ -292,11 +292,11 @@ _PRESETS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {
     "mini": (
         ModelConfig(128, 4, 4, multiple_of=32, vocab_size=512,
                     max_seq_len=256),
-        dict(steps=1000, batch_size=32, max_lr=3e-3, warmup_steps=100)),
+        dict(steps=2000, batch_size=32, max_lr=4e-3, warmup_steps=200)),
     "toy": (
         ModelConfig(128, 4, 4, multiple_of=32, vocab_size=1024,
                     max_seq_len=256),
-        dict(steps=1000, batch_size=32, max_lr=3e-3, warmup_steps=100)),
+        dict(steps=1500, batch_size=8, max_lr=3e-3, warmup_steps=100)),
     "15M": (
         ModelConfig(384, 6, 6, multiple_of=32, vocab_size=6144,
                     max_seq_len=512),
