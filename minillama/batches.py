@@ -1,10 +1,9 @@
 """From token shards to training batches, in an order that can be resumed.
 
-A folder of shards holds `index.json` and flat files of token ids. Each source
-is one endless stream of documents, cut into windows of T tokens; an epoch
-visits every window once, in an order drawn from the seed. Which source comes
-next follows Table 1's proportions. Nothing is random at run time: sample
-number i is a function of i, so resuming needs nothing but a count.
+Each source is one endless stream of documents, cut into windows of T tokens;
+an epoch visits every window once, in an order drawn from the seed. Which
+source comes next follows Table 1's proportions. Nothing is random at run
+time: sample number i is a function of i, so resuming needs only counts.
 
 Chapter: notebooks/10_training.ipynb
 """
@@ -12,18 +11,17 @@ Chapter: notebooks/10_training.ipynb
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-Split = Literal["train", "validation"]
+from minillama.shards import open_streams, read_index
 
 
 @dataclass(frozen=True)
@@ -34,104 +32,6 @@ class Batch:
     targets: Int[Tensor, "B T"]
     first_sample: int
     """Number of the first sample of the global batch, counted from 0."""
-
-
-class Stream:
-    """The tokens of one source and split, across its shard files.
-
-    Args:
-        folder: where `index.json` lies.
-        shards: their entries in it.
-        dtype: of the ids, little-endian on every machine.
-        vocab_size: V; an id that is not below it is refused when read.
-
-    Raises:
-        ValueError: if a shard is missing or not as long as its index says.
-
-    Chapter: notebooks/10_training.ipynb
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        shards: list[dict[str, Any]],
-        dtype: str,
-        vocab_size: int,
-    ) -> None:
-        little_endian = np.dtype(dtype).newbyteorder("<")
-        self.vocab_size, self.files, self.parts = vocab_size, [], []
-        for shard in shards:
-            path, tokens = Path(folder) / shard["file"], shard["tokens"]
-            size = path.stat().st_size if path.is_file() else "no"
-            if size != tokens * little_endian.itemsize:
-                raise ValueError(
-                    f"shard {path} has {size} bytes, its index says {tokens} "
-                    f"tokens of {little_endian.itemsize}; prepare the data "
-                    "again")
-            if tokens:  # an empty file cannot be mapped into memory
-                self.files.append(path)
-                self.parts.append(np.memmap(path, little_endian, mode="r"))
-        self.ends = np.cumsum([len(part) for part in self.parts])
-
-    def __len__(self) -> int:
-        """Tokens in all shards together."""
-        return int(self.ends[-1]) if self.parts else 0
-
-    def read(self, start: int, length: int) -> np.ndarray:
-        """`length` tokens from position `start`, going round at the end."""
-        pieces, size = [], len(self)
-        while length > 0:
-            start %= size
-            which = int(np.searchsorted(self.ends, start, side="right"))
-            part = self.parts[which]
-            offset = start - (int(self.ends[which]) - len(part))
-            piece = np.asarray(part[offset:offset + length], dtype=np.int64)
-            if piece.max() >= self.vocab_size:
-                raise ValueError(
-                    f"shard {self.files[which]} holds token id {piece.max()} "
-                    f"near position {offset}, the vocabulary ends at "
-                    f"{self.vocab_size - 1}; prepare the data again")
-            pieces.append(piece)
-            start, length = start + len(piece), length - len(piece)
-        return np.concatenate(pieces)
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """The `index.json` of a folder of shards.
-
-    Raises:
-        ValueError: if the folder holds none, a damaged one, or another
-            version's.
-    """
-    path = Path(folder) / "index.json"
-    if not path.is_file():
-        raise ValueError(
-            f"data={folder} is not a folder of token shards (no index.json); "
-            "make one with minillama.data.corpus.prepare or `minillama train "
-            "--data TEXT`")
-    try:
-        index = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); prepare the data again"
-        ) from error
-    version = index.get("version") if isinstance(index, dict) else None
-    if version != 1:
-        raise ValueError(
-            f"{path} has version {version!r}, this package reads version 1; "
-            "prepare the data again")
-    return index
-
-
-def open_streams(folder: Path, split: Split) -> dict[str, Stream]:
-    """One stream a source; sources without tokens in the split are left out.
-    """
-    index = read_index(folder)
-    streams = {
-        name: Stream(Path(folder), source[split], index["dtype"],
-                     index["vocab_size"])
-        for name, source in index["sources"].items()}
-    return {name: s for name, s in streams.items() if len(s)}
 
 
 def mixture(folder: Path, names: Iterable[str]) -> dict[str, float]:

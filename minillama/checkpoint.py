@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,19 @@ def save(
     Returns:
         The folder of the new checkpoint.
 
+    Raises:
+        ValueError: if there is a checkpoint of this step already; nothing
+            could replace it in one step.
+
     Chapter: notebooks/10_training.ipynb
     """
     folder = Path(out) / "checkpoints"
     final = folder / f"step-{step:08d}"
     partial = folder / f"writing-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
+    if final.exists():
+        raise ValueError(
+            f"{final} exists already; move it away, or choose another --out")
+    _sweep(folder)
     partial.mkdir(parents=True)
     save_file(weights_of(model), partial / WEIGHTS)
     (partial / SHAPE).write_text(
@@ -68,17 +76,31 @@ def save(
     torch.save(training, partial / TRAINING)
     files = {path.name: _fingerprint(path)
              for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(
-        json.dumps({"step": step, "files": files}, indent=1),
-        encoding="utf-8")
+    (partial / MANIFEST).write_text(_manifest(step, files), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
         _flush(path)
-    shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-    _flush(folder)
+    for path in (folder, folder.parent):
+        _flush(path)
+    # A checkpoint that is half deleted must not look like one.
     for old in checkpoints(out)[:-keep_last]:
-        shutil.rmtree(old)
+        os.replace(old, folder / f"removing-{old.name}")
+    _sweep(folder)
     return final
+
+
+def _manifest(step: int, files: dict[str, Any]) -> str:
+    """What was written, sealed by a checksum of its own."""
+    body = {"step": step, "files": files}
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+    return json.dumps({**body, "sha256": seal.hexdigest()}, indent=1)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a kill left half written or half deleted."""
+    for pattern in ("writing-*", "removing-*"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -109,25 +131,36 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads(
-            (folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in manifest["files"].items():
-            if _fingerprint(folder / name) != expected:
-                raise DamagedCheckpoint(
-                    f"{folder / name} is not what was written (size or "
-                    "sha256 differs); delete this checkpoint to fall back "
-                    "on the one before")
         return {
-            "step": int(manifest["step"]),
+            "step": _verified_step(folder),
             "config": read_config(folder),
             "weights": load_file(folder / WEIGHTS, device=str(device)),
             "training": torch.load(
                 folder / TRAINING, map_location="cpu", weights_only=True),
         }
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as e:
+    except DamagedCheckpoint:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError,
+            SafetensorError, pickle.UnpicklingError) as e:
         raise DamagedCheckpoint(
             f"checkpoint {folder} cannot be read: {e}; delete it to fall "
             "back on the one before") from e
+
+
+def _verified_step(folder: Path) -> int:
+    """The step in the manifest, once every file is as it was written."""
+    text = (folder / MANIFEST).read_text(encoding="utf-8")
+    manifest = json.loads(text)
+    step, files = manifest["step"], manifest["files"]
+    damaged = [] if text == _manifest(step, files) else [MANIFEST]
+    damaged += [name for name in (WEIGHTS, SHAPE, TRAINING)
+                if _fingerprint(folder / name) != files[name]]
+    if damaged:
+        raise DamagedCheckpoint(
+            f"{', '.join(str(folder / name) for name in damaged)} is not "
+            "what was written (size or sha256 differs); delete this "
+            "checkpoint to fall back on the one before")
+    return step
 
 
 def read_config(folder: Path) -> ModelConfig:

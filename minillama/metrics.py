@@ -9,10 +9,11 @@ Chapter: notebooks/10_training.ipynb
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ class Meter:
         """Count tokens trained on."""
         self.tokens += tokens
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens inside, which is not training."""
+        begun = self.clock()
+        yield
+        self.since += self.clock() - begun
+
     def read(self) -> dict[str, Any]:
         """`seconds`, `tokens_per_s` and `mfu` (None if unknown) so far."""
         seconds = self.clock() - self.since
@@ -103,21 +111,29 @@ class MetricsFile:
 
     def _kept_bytes(self, done: int) -> int:
         """Length of the first `done` lines, which must be steps 1..done."""
-        lines = []
-        if self.path.exists():
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        steps = [json.loads(line)["step"] for line in lines[:done]]
-        if steps != list(range(1, done + 1)):
+        text = self.path.read_bytes() if self.path.exists() else b""
+        lines = text.splitlines(keepends=True)[:done]
+        try:
+            steps = [json.loads(line)["step"] for line in lines]
+        except (ValueError, KeyError, TypeError):
+            steps = []
+        whole = b"".join(lines)
+        if steps != list(range(1, done + 1)) or (
+                done and not whole.endswith(b"\n")):
             raise ValueError(
                 f"{self.path} does not hold steps 1 to {done}, which the "
                 "checkpoint has behind it; restore the file, or start anew "
                 "with another --out")
-        return sum(len(line) for line in lines[:done])
+        return len(whole)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line and hand it to the operating system."""
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
+
+    def sync(self) -> None:
+        """Put the lines on the disk, before a checkpoint relies on them."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -6,13 +6,9 @@ Chapter: notebooks/10_training.ipynb
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,43 +21,26 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from minillama import checkpoint
-from minillama.batches import Batch, Batches, open_streams
+from minillama.batches import Batch, Batches
 from minillama.config import TrainConfig
+from minillama.devices import choose_device, choose_dtype, precision
 from minillama.generate import generate
 from minillama.metrics import (
     Meter, MetricsFile, device_peak, open_tracker, read_metrics)
 from minillama.model import Transformer
 from minillama.optim import clip_grad_norm, cosine_lr, decay_groups
+from minillama.runs import (
+    State, log_speed, open_folder, open_tokenizer, progress_line,
+    resume_state, save_state, stop_signal, write_result)
+from minillama.shards import validation_ids
 from minillama.tokenizer import Tokenizer
 
 IGNORE = -100
 """A target that is not scored."""
 
-# What a resumed run must have in common with the one it continues.
-_BINDING = ("model", "steps", "batch_size", "max_lr", "warmup_steps",
-            "weight_decay", "beta1", "beta2", "grad_clip", "seed")
-
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite; nothing was updated."""
-
-
-@dataclass
-class State:
-    """Everything that changes during a run."""
-
-    model: Transformer
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    batches: Batches
-    dtype: torch.dtype
-    loss_fn: Callable[..., Tensor]
-    step: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.tok_embeddings.weight.device
 
 
 @dataclass(frozen=True)
@@ -108,7 +87,8 @@ def train_step(
 
     Raises:
         NonFiniteLoss: if loss or gradient norm is not finite in bf16 or
-            fp32; the weights are as before the step.
+            fp32, or in fp16 at a scale below 1; the weights are as before
+            the step.
 
     Chapter: notebooks/10_training.ipynb
     """
@@ -127,16 +107,16 @@ def train_step(
         with precision(state.device, state.dtype):
             part = state.loss_fn(state.model, inputs, targets) / count
         state.scaler.scale(part).backward()
-        loss += part.detach()
+        loss = loss + part.detach()
     # 3) clip the gradient
     state.scaler.unscale_(state.optimizer)
     norm = clip_grad_norm(state.model.parameters(), config.grad_clip)
     record = {"step": state.step, "loss": loss.item(), "lr": lr,
               "grad_norm": norm.item()}
-    # 4) check that all is finite; only fp16 may skip a step
-    finite = math.isfinite(record["loss"] + record["grad_norm"])
-    if not finite:
-        if not state.scaler.is_enabled():
+    # 4) check that all is finite; only fp16 may skip a step, and only as
+    #    long as a smaller scale can help
+    if not math.isfinite(record["loss"] + record["grad_norm"]):
+        if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
             raise _explain(record, batch)
         record |= {"skipped": True, "scale": state.scaler.get_scale(),
                    "loss": _plain(record["loss"]), "grad_norm": None}
@@ -202,7 +182,10 @@ def evaluate_loss(
         with precision(device, dtype):
             nats += next_token_loss(model, x.to(device), y.to(device)).item()
     model.train(was_training)
-    n_bytes = tokenizer.count_bytes(ids)
+    # The first token is given, not predicted.
+    n_bytes = tokenizer.count_bytes(ids) - tokenizer.count_bytes(ids[:1])
+    if not n_bytes:
+        raise ValueError("the validation tokens hold no text; give more")
     return nats / (len(ids) - 1), nats / math.log(2) / n_bytes
 
 
@@ -236,159 +219,62 @@ def fit(
     """
     say = log or (lambda line: None)
     # 1) where things are
-    out = _open_folder(config)
-    tokenizer = _tokenizer(config)
-    shutil.copyfile(config.data / "tokenizer.model", out / "tokenizer.model")
+    tokenizer = open_tokenizer(config)
+    out = open_folder(config)
+    tokenizer.save(out / "tokenizer.model")
     held_out = validation_ids(config.data)
     # 2) model, optimiser and data, new or as the last checkpoint left them
     state = new_state(config, model)
     if config.resume:
-        _resume(state, out, config)
+        resume_state(state, out)
         say(f"resumed after step {state.step}")
-    metrics = MetricsFile(out / "metrics.jsonl", done=state.step)
     track = open_tracker(config.tracker, out)
+    metrics = MetricsFile(out / "metrics.jsonl", done=state.step)
     meter = Meter(config.model, config.model.max_seq_len,
                   device_peak(state.device))
-    say(f"{sum(p.numel() for p in state.model.parameters()):,} parameters, "
-        f"{config.steps} steps of {config.batch_size} x "
-        f"{config.model.max_seq_len} tokens, {state.dtype} on {state.device}")
+    say(_what(state, config))
     # 3) the steps
-    bar = tqdm(total=config.steps, initial=state.step, unit="step",
-               disable=log is None or not sys.stderr.isatty())
+    quiet = log is None or not sys.stderr.isatty()
+    bar = tqdm(total=config.steps, initial=state.step, disable=quiet)
     with bar, contextlib.closing(metrics), stop_signal() as asked_to_stop:
-        while state.step < config.steps and not asked_to_stop.is_set():
+        while state.step < config.steps:
             batch = next(state.batches)
             state.step += 1
             record = train_step(state, batch, config)
             meter.add(batch.inputs.numel())
             if _due(state.step, config.eval_every, config.steps):
-                record |= _look(state, tokenizer, held_out, config, say)
-                if evaluate:
-                    record |= evaluate(state.model, tokenizer)
+                with meter.paused():
+                    record |= _look(state, tokenizer, held_out, config, say)
+                    if evaluate:
+                        record |= evaluate(state.model, tokenizer)
             metrics.write(record)
             track(record)
             bar.update()
             if _due(state.step, config.log_every, config.steps):
-                say(_line(record, _log_speed(out, state.step, meter)))
-            if _due(state.step, config.checkpoint_every, config.steps) or (
-                    asked_to_stop.is_set()):
-                _save(state, out, config)
+                say(progress_line(record, log_speed(out, state.step, meter)))
+            # Asked once: the signal may come at any moment.
+            stop = asked_to_stop.is_set()
+            if stop or _due(
+                    state.step, config.checkpoint_every, config.steps):
+                with meter.paused():
+                    metrics.sync()
+                    save_state(state, out, config.keep_last)
+            if stop:
+                break
     # 4) what it came to
-    if state.step < config.steps:
-        say(f"stopped after step {state.step}; --resume goes on")
-        return Result(out, state.step, False,
-                      metrics=read_metrics(out / "metrics.jsonl"))
-    return _finish(state, tokenizer, held_out, out, say)
+    return _finish(state, tokenizer, held_out, config, say)
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA, then Apple's MPS, then the CPU."""
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as e:
-            raise ValueError(
-                f"device={name!r} cannot be used here ({e}); try 'cpu' or "
-                "'auto'") from e
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    mps = torch.backends.mps.is_available()
-    return torch.device("mps" if mps else "cpu")
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is the fastest type that the hardware itself computes in.
-
-    bf16 on CUDA from capability 8.0 and on CPUs with bf16 instructions; fp16
-    on older CUDA devices (they say yes to bf16, and emulate it); else fp32.
-    """
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16,
-                "fp16": torch.float16}[name]
-    if device.type == "cuda":
-        new = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if new else torch.float16
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    if device.type == "cpu" and probe is not None and probe():
-        return torch.bfloat16
-    return torch.float32
-
-
-def precision(
-    device: torch.device, dtype: torch.dtype
-) -> contextlib.AbstractContextManager[Any]:
-    """Autocast for matrix products in 16 bits; nothing in float32."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype)
-
-
-def validation_ids(folder: Path) -> Int[np.ndarray, "N"]:
-    """All held-out tokens of a folder of shards, source after source."""
-    streams = open_streams(folder, "validation").values()
-    parts = [s.read(0, len(s)) for s in streams]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that a step is never cut in two."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _what(state: State, config: TrainConfig) -> str:
+    """What is about to be trained, in one line."""
+    parameters = sum(p.numel() for p in state.model.parameters())
+    return (f"{parameters:,} parameters, {config.steps} steps of "
+            f"{config.batch_size} x {config.model.max_seq_len} tokens, "
+            f"{state.dtype} on {state.device}")
 
 
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
-
-
-def _open_folder(config: TrainConfig) -> Path:
-    """Make the folder of the run; refuse to mix two runs in one."""
-    out, run = Path(config.out), Path(config.out) / "run.json"
-    mine = config.to_dict()
-    if not config.resume and checkpoint.checkpoints(out):
-        raise ValueError(
-            f"out={out} already holds a run; add --resume to continue it, or "
-            "choose another --out")
-    if config.resume:
-        if not checkpoint.checkpoints(out):
-            raise ValueError(
-                f"out={out} holds no checkpoint to resume from; leave out "
-                "--resume to start")
-        theirs = json.loads(run.read_text(encoding="utf-8"))["config"]
-        differ = [f"{name}: {theirs[name]} then, {mine[name]} now"
-                  for name in _BINDING if theirs[name] != mine[name]]
-        if differ:
-            raise ValueError(
-                f"the run in {out} was started with other settings ("
-                + "; ".join(differ) + "); give the same to resume, or "
-                "--init-from to start a new run from its weights")
-    out.mkdir(parents=True, exist_ok=True)
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    run.write_text(json.dumps(
-        {"config": mine, "versions": versions}, indent=1), encoding="utf-8")
-    return out
-
-
-def _tokenizer(config: TrainConfig) -> Tokenizer:
-    """The tokenizer of the data, which must fit the model."""
-    if config.data is None:
-        raise ValueError(
-            "data=None: fit wants a folder of shards; make one with "
-            "minillama.data.corpus.prepare(None, vocab_size)")
-    tokenizer = Tokenizer(Path(config.data) / "tokenizer.model")
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise ValueError(
-            f"the tokenizer in {config.data} has {tokenizer.vocab_size} "
-            f"pieces, the model vocab_size={config.model.vocab_size}; make "
-            "them equal")
-    return tokenizer
 
 
 def new_state(
@@ -409,8 +295,13 @@ def new_state(
         model = Transformer(config.model)
         model.init_weights(torch.Generator().manual_seed(config.seed))
     if config.init_from is not None:
-        source, _ = checkpoint.load_model(config.init_from)
+        source, theirs = checkpoint.load_model(config.init_from)
         checkpoint.load_weights(model, checkpoint.weights_of(source))
+        if theirs.to_bytes() != open_tokenizer(config).to_bytes():
+            raise ValueError(
+                f"init_from={config.init_from} was trained with another "
+                f"tokenizer than that of {config.data}; prepare the data "
+                "with its tokenizer")
     model = model.to(device).train()
     optimizer = torch.optim.AdamW(
         decay_groups(model, config.weight_decay), lr=config.max_lr,
@@ -423,31 +314,6 @@ def new_state(
     loss_fn = torch.compile(next_token_loss) if config.compile else (
         next_token_loss)
     return State(model, optimizer, scaler, batches, dtype, loss_fn)
-
-
-def _save(state: State, out: Path, config: TrainConfig) -> None:
-    """One checkpoint with all that a bitwise continuation needs."""
-    checkpoint.save(out, state.step, state.model, {
-        "optimizer": state.optimizer.state_dict(),
-        "scaler": state.scaler.state_dict(),
-        "batches": state.batches.state_dict(),
-        "rng": {"cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all()},
-    }, keep_last=config.keep_last)
-
-
-def _resume(state: State, out: Path, config: TrainConfig) -> None:
-    """Put the newest checkpoint back in place."""
-    stored = checkpoint.read(checkpoint.checkpoints(out)[-1])
-    checkpoint.load_weights(state.model, stored["weights"])
-    training = stored["training"]
-    state.optimizer.load_state_dict(training["optimizer"])
-    state.scaler.load_state_dict(training["scaler"])
-    state.batches.load_state_dict(training["batches"])
-    torch.set_rng_state(training["rng"]["cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(training["rng"]["cuda"])
-    state.step = stored["step"]
 
 
 def _look(
@@ -483,52 +349,26 @@ def _sample(state: State, tokenizer: Tokenizer, config: TrainConfig) -> str:
     return text
 
 
-def _log_speed(out: Path, step: int, meter: Meter) -> dict[str, Any]:
-    """Append this interval's speed to speed.jsonl and begin the next."""
-    speed = {"step": step, **meter.read()}
-    with open(out / "speed.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(speed) + "\n")
-    meter.start()
-    return speed
-
-
-def _line(record: dict[str, Any], speed: dict[str, Any]) -> str:
-    """One line of progress."""
-    words = [f"step {record['step']:>6}"]
-    for name, label in (("loss", "loss"), ("val_loss", "validation"),
-                        ("bits_per_byte", "bits/byte")):
-        if record.get(name) is not None:
-            words.append(f"{label} {record[name]:.3f}")
-    words.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
-    if speed["mfu"] is not None:
-        words.append(f"MFU {speed['mfu']:.1%}")
-    if record.get("skipped"):
-        words.append(f"skipped: fp16 overflow at scale {record['scale']:g}")
-    return "  ".join(words)
-
-
 def _finish(
     state: State,
     tokenizer: Tokenizer,
     held_out: Int[np.ndarray, "N"],
-    out: Path,
+    config: TrainConfig,
     say: Callable[[str], None],
 ) -> Result:
-    """Score all held-out text once and draw the loss curve."""
+    """After the last step, score all held-out text and draw the loss curve.
+    """
+    out = Path(config.out)
+    records = read_metrics(out / "metrics.jsonl")
+    if state.step < config.steps:
+        say(f"stopped after step {state.step}; --resume goes on")
+        return Result(out, state.step, False, metrics=records)
     loss = bits = None
     if len(held_out) > 1:
         loss, bits = evaluate_loss(
             state.model, tokenizer, held_out, dtype=state.dtype)
         say(f"validation: {loss:.3f} nats per token, {bits:.3f} bits per "
             "byte on all held-out text")
-    (out / "result.json").write_text(json.dumps(
-        {"step": state.step, "val_loss": loss, "bits_per_byte": bits}),
-        encoding="utf-8")
-    records = read_metrics(out / "metrics.jsonl")
-    try:
-        from minillama.plots.training import save_loss_curve
-        save_loss_curve(records, out / "loss.png")
-    except ImportError:
-        say("no loss.png: matplotlib is not installed")
+    write_result(out, state.step, loss, bits, records, say)
     state.model.eval()
     return Result(out, state.step, True, loss, bits, records)

@@ -1,4 +1,4 @@
-"""minillama/batches.py by its promises, on shards whose ids are positions.
+"""minillama/batches.py and shards.py by their promises, on shards whose ids are positions.
 
 Token number p of a stream has the id p, so a window shows where it was cut.
 Properties (hypothesis where it fits): the shuffle is a permutation; an epoch
@@ -19,8 +19,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minillama.batches import (
-    Batches, Stream, mixture, open_streams, permuted)
+from minillama.batches import Batches, mixture, permuted
+from minillama.shards import Stream, open_streams, validation_ids
 from tests.small import write_shards
 
 T = 8
@@ -251,6 +251,7 @@ def test_sources_without_tokens_are_left_out(tmp_path: Path) -> None:
     folder = write_shards(tmp_path, {"a": [list(range(50))], "b": [[]]})
     assert set(open_streams(folder, "train")) == {"a"}
     assert open_streams(folder, "validation") == {}
+    assert validation_ids(folder).tolist() == []
     assert _batches(folder).shares == {"a": 1.0}
 
 

@@ -1,0 +1,212 @@
+"""A run: what changes in it, its folder, and what is left there.
+
+Chapter: notebooks/10_training.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minillama import checkpoint
+from minillama.batches import Batches
+from minillama.config import TrainConfig
+from minillama.metrics import Meter
+from minillama.model import Transformer
+from minillama.tokenizer import Tokenizer
+
+# What a resumed run must have in common with the one it continues.
+_BINDING = ("model", "steps", "batch_size", "max_lr", "warmup_steps",
+            "weight_decay", "beta1", "beta2", "grad_clip", "seed")
+
+
+def open_folder(config: TrainConfig) -> Path:
+    """Make the folder of a run; refuse to mix two runs in one.
+
+    Raises:
+        ValueError: if there is a run in it already and `resume` is not set,
+            if there is none and it is, or if the settings differ.
+    """
+    out = Path(config.out)
+    done = checkpoint.checkpoints(out)
+    if config.resume and not done:
+        raise ValueError(
+            f"out={out} holds no checkpoint to resume from; leave out "
+            "--resume to start")
+    if done and not config.resume:
+        raise ValueError(
+            f"out={out} already holds a run; add --resume to continue it, or "
+            "choose another --out")
+    if config.resume:
+        _check_settings(config, out / "run.json")
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    _write(out / "run.json", json.dumps(
+        {"config": config.to_dict(), "versions": versions}, indent=1))
+    return out
+
+
+def _check_settings(config: TrainConfig, run: Path) -> None:
+    """Refuse to go on with settings that would change the mathematics."""
+    mine = config.to_dict()
+    try:
+        theirs = json.loads(run.read_bytes())["config"]
+        differ = [f"{name}: {theirs[name]} then, {mine[name]} now"
+                  for name in _BINDING if theirs[name] != mine[name]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run}, the settings of the run, cannot be read ({error!r}); "
+            "use --init-from to start a new run from its weights"
+        ) from error
+    if differ:
+        raise ValueError(
+            f"the run in {run.parent} was started with other settings ("
+            + "; ".join(differ) + "); give the same to resume, or "
+            "--init-from to start a new run from its weights")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step: a kill leaves the old one or the new."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def open_tokenizer(config: TrainConfig) -> Tokenizer:
+    """The tokenizer of the data, which must fit model and sample.
+
+    Raises:
+        ValueError: if it does not, or there is no data.
+    """
+    if config.data is None:
+        raise ValueError(
+            "data=None: fit wants a folder of shards; make one with "
+            "minillama.data.corpus.prepare(None, vocab_size)")
+    tokenizer = Tokenizer(Path(config.data) / "tokenizer.model")
+    if tokenizer.vocab_size != config.model.vocab_size:
+        raise ValueError(
+            f"the tokenizer in {config.data} has {tokenizer.vocab_size} "
+            f"pieces, the model vocab_size={config.model.vocab_size}; make "
+            "them equal")
+    prompt = len(tokenizer.encode(config.sample_prompt, bos=True))
+    if prompt >= config.model.max_seq_len:
+        raise ValueError(
+            f"sample_prompt={config.sample_prompt!r} has {prompt} tokens and "
+            f"leaves no room in max_seq_len={config.model.max_seq_len}; "
+            "shorten it")
+    return tokenizer
+
+
+@dataclass
+class State:
+    """Everything that changes during a run.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    batches: Batches
+    dtype: torch.dtype
+    loss_fn: Callable[..., Tensor]
+    step: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.tok_embeddings.weight.device
+
+
+def save_state(state: State, out: Path, keep_last: int) -> None:
+    """One checkpoint with all that a bitwise continuation needs."""
+    checkpoint.save(out, state.step, state.model, {
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "batches": state.batches.state_dict(),
+        "rng": {"cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all()},
+    }, keep_last=keep_last)
+
+
+def resume_state(state: State, out: Path) -> None:
+    """Put the newest checkpoint back in place."""
+    stored = checkpoint.read(checkpoint.checkpoints(out)[-1])
+    checkpoint.load_weights(state.model, stored["weights"])
+    training = stored["training"]
+    state.optimizer.load_state_dict(training["optimizer"])
+    if training["scaler"]:  # empty unless it was trained in fp16
+        state.scaler.load_state_dict(training["scaler"])
+    state.batches.load_state_dict(training["batches"])
+    torch.set_rng_state(training["rng"]["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(training["rng"]["cuda"])
+    state.step = stored["step"]
+
+
+@contextlib.contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that a step is never cut in two."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def log_speed(out: Path, step: int, meter: Meter) -> dict[str, Any]:
+    """Append this interval's speed to speed.jsonl and begin the next."""
+    speed = {"step": step, **meter.read()}
+    with open(out / "speed.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(speed) + "\n")
+    meter.start()
+    return speed
+
+
+def progress_line(record: dict[str, Any], speed: dict[str, Any]) -> str:
+    """One line of progress."""
+    words = [f"step {record['step']:>6}"]
+    for name, label in (("loss", "loss"), ("val_loss", "validation"),
+                        ("bits_per_byte", "bits/byte")):
+        if record.get(name) is not None:
+            words.append(f"{label} {record[name]:.3f}")
+    words.append(f"{speed['tokens_per_s']:,.0f} tokens/s")
+    if speed["mfu"] is not None:
+        words.append(f"MFU {speed['mfu']:.1%}")
+    if record.get("skipped"):
+        words.append(f"skipped: fp16 overflow at scale {record['scale']:g}")
+    return "  ".join(words)
+
+
+def write_result(
+    out: Path,
+    step: int,
+    val_loss: float | None,
+    bits_per_byte: float | None,
+    records: list[dict[str, Any]],
+    say: Callable[[str], None],
+) -> None:
+    """Write result.json and draw the loss curve."""
+    _write(out / "result.json", json.dumps(
+        {"step": step, "val_loss": val_loss, "bits_per_byte": bits_per_byte}))
+    try:
+        from minillama.plots.training import save_loss_curve
+        save_loss_curve(records, out / "loss.png")
+    except ImportError:
+        say("no loss.png: matplotlib is not installed")
