@@ -88,7 +88,7 @@ def prepare(
         read_texts(Path(source)), str(source))
     random.Random(seed).shuffle(split["train"])
     parent = (cache or fetch.cache_dir()) / "prepared"
-    done = parent / _key(split, vocab_size, seed, tokenizer)
+    done = parent / _key(split, vocab_size, tokenizer)
     if not (done / "index.json").is_file():
         _build(done, name, split, vocab_size, tokenizer)
     return done
@@ -127,7 +127,7 @@ def split_own(texts: Sequence[str], name: str) -> Split:
     size = min(_DOCUMENT_SIZE, total // 20)
     documents = [part for text in texts for part in documents_of(text, size)]
     held_out, first = 0, len(documents)
-    while first > 1 and held_out < total / 10:
+    while held_out < total / 10:
         first -= 1
         held_out += len(documents[first])
     return {"train": documents[:first], "validation": documents[first:]}
@@ -213,11 +213,14 @@ def _read(path: Path) -> str:
 
 
 def _key(
-    split: Split, vocab_size: int, seed: int, tokenizer: Tokenizer | None
+    split: Split, vocab_size: int, tokenizer: Tokenizer | None
 ) -> str:
-    """A name that changes whenever the shards would."""
-    digest = hashlib.sha256(
-        repr((_VERSION, vocab_size, seed, _DOCUMENT_SIZE)).encode())
+    """A name that changes whenever the shards would.
+
+    The documents are hashed in the order in which they will be written, so
+    that seed and cutting need no place of their own.
+    """
+    digest = hashlib.sha256(repr((_VERSION, vocab_size)).encode())
     if tokenizer is not None:
         digest.update(tokenizer.to_bytes())
     for part, documents in split.items():
