@@ -1,4 +1,4 @@
-"""minillama/batches.py and shards.py by their promises, on shards whose ids are positions.
+"""minillama/batches.py and shards.py, on shards whose ids are positions.
 
 Token number p of a stream has the id p, so a window shows where it was cut.
 Properties (hypothesis where it fits): the shuffle is a permutation; an epoch
