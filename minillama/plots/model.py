@@ -76,12 +76,12 @@ def _lay_by(axes: Axes, y: float, inner: str, label: str) -> None:
     arrow = dict(arrowstyle="-|>", lw=1.5, color="0.3")
     axes.annotate("", xy=(3.0, y), xytext=(1.4, y), arrowprops=arrow)
     axes.annotate("", xy=(6.3, y), xytext=(5.4, y), arrowprops=arrow)
-    axes.annotate("", xy=(1.65, y + 2.4), xytext=(7.6, y + 0.6),
-                  arrowprops=dict(connectionstyle="angle,angleA=0,angleB=90",
+    axes.annotate("", xy=(1.7, y + 2.4), xytext=(7.6, y + 0.55),
+                  arrowprops=dict(connectionstyle="angle,angleA=90,angleB=0",
                                   **arrow))
     axes.text(1.3, y + 2.4, "+", ha="center", va="center", fontsize=14,
               bbox=dict(boxstyle="circle,pad=0.15", fc="white", ec="0.3"))
-    axes.text(4.6, y + 1.2, label, ha="center", va="center", fontsize=10,
+    axes.text(4.6, y + 1.25, label, ha="center", va="center", fontsize=10,
               style="italic")
 
 
