@@ -34,10 +34,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FLOORS = [
     {"config"},
     {"tiled"},
-    {"attention", "swiglu", "rope", "norm", "tokenizer"},
+    {"attention", "swiglu", "rope", "norm", "tokenizer", "shards", "devices"},
     {"model"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics"},
-    {"parallel", "weights", "samples"},
+    {"parallel", "weights", "samples", "runs"},
     {"train"},
     {"finetune", "evals", "planner", "ablations"},
     {"cli"},
