@@ -9,10 +9,13 @@ in chapters and docstrings, commands against the parsers that read them.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +163,41 @@ def test_flags_on_the_pages_exist(capsys: pytest.CaptureFixture) -> None:
              if word.startswith("--")}
     assert len(typed) > 8
     assert typed - known - {"--plan", "--no-train", "--mine"} == set()
+
+
+def measured() -> Any:
+    """The module behind the `{measured}` directive."""
+    spec = importlib.util.spec_from_file_location(
+        "measured", BOOK / "_ext" / "measured.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_table_of_results_is_what_the_file_says(tmp_path: Path) -> None:
+    m = measured()
+    (tmp_path / "a.jsonl").write_text(
+        '{"step": 1, "loss": 2.5}\n{"step": 2, "loss": null}\n',
+        encoding="utf-8")
+    values = m.read(tmp_path / "a.jsonl")
+    (_, last), = m.rows(m.at(values, "-1"))
+    assert m.cell("", last, "step", None, None) == "2"
+    assert m.cell("", last, "loss", None, ".1f") == m.NOTHING
+    arms = {"arms": {"a": {"s": 90.0}, "b": {"s": 30.0}}}
+    found = [(m.cell(key, row, "*", None, None),
+              m.cell(key, row, "s", "60", ".1f"))
+             for key, row in m.rows(m.at(arms, "arms"))]
+    assert found == [("a", "1.5"), ("b", "0.5")]
+    with pytest.raises(KeyError):
+        m.at(arms, "armies")
+    assert m.COLUMN.fullmatch(" Minutes = seconds /60 .1f").groups() == (
+        "Minutes", "seconds", "60", ".1f")
+
+
+def test_no_figure_is_typed_on_the_page_of_results() -> None:
+    prose = re.sub(r"```.*?```", "", page("results.md"), flags=re.DOTALL)
+    assert not re.findall(r"\d\.\d\d|\d ?(?:%|x|ms|minutes?)\b",
+                          prose.replace("95 %", ""))
 
 
 def test_the_syllabus_names_every_chapter() -> None:
