@@ -33,10 +33,12 @@ PEAK_FLOPS = {
 def peak_flops(device_name: str) -> float | None:
     """The peak of a device by its name, or None if it is not known."""
     words = device_name.replace("-", " ").split()
-    for name, peak in PEAK_FLOPS.items():
-        if name in words:
-            return peak
-    return None
+    if "H100" in words and "PCIe" in words:
+        return 756e12
+    if "NVL" in words:  # slower than the modules of the same name
+        return None
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in words),
+                None)
 
 
 class Meter:
