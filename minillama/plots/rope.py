@@ -61,15 +61,15 @@ def hands(pairs: Sequence[tuple[int, int]], turn: float = 0.45) -> None:
          "difference of the positions only.")
 
 
-def knob(head_dim: int = 16, distances: Sequence[int] = (
-        0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)) -> None:
+def knob(head_dim: int = 128, distances: Sequence[int] = (
+        0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)) -> None:
     """A slider: two words move apart, every pair of components turns.
 
-    Above, one dial for each of eight pairs; below, the dot product of two
+    Above, the dials of eight of the pairs; below, the dot product of two
     vectors of ones at that distance, divided by its value at distance 0.
 
     Args:
-        head_dim: K, at least 16.
+        head_dim: K, a multiple of 16.
         distances: the positions of the slider, in tokens.
     """
     freqs = rope.frequencies(head_dim)
@@ -86,12 +86,12 @@ def knob(head_dim: int = 16, distances: Sequence[int] = (
 def _knob_frame(freqs: Tensor, away: Tensor, score: Tensor, distance: int
                 ) -> Figure:
     """Eight dials and the curve, at one distance."""
-    picture, rows = figure(3, 1, height=4.6, gridspec_kw={
-        "height_ratios": [1, 1, 1.5]})
+    picture, rows = figure(3, 1, height=4.8, gridspec_kw={
+        "height_ratios": [1, 1, 1.4]})
     for row, axes in enumerate(rows[:2]):
         axes.axis("off")
         for column in range(4):
-            j = 4 * row + column
+            j = (4 * row + column) * len(freqs) // 8
             dial = axes.inset_axes([column / 4, 0, 0.25, 0.84])
             _clock(dial, math.pi / 2,
                    math.pi / 2 + distance * freqs[j].item())
@@ -99,9 +99,8 @@ def _knob_frame(freqs: Tensor, away: Tensor, score: Tensor, distance: int
     curve = rows[2]
     curve.plot(away, score, color="0.45")
     curve.plot([distance], [score[distance]], "o", color=KEY, markersize=9)
-    curve.axhline(0, color="0.8", linewidth=1)
     curve.set(xlabel="distance between query and key (tokens)",
-              ylabel="dot product", ylim=(-0.25, 1.1))
+              ylabel="dot product", ylim=(0, 1.1))
     return picture
 
 
@@ -145,19 +144,3 @@ def turns(freqs: Tensor, context: int) -> None:
          f"{made[0]:.0f} turns in {context} tokens, the last pair "
          f"{made[-1]:.2f}. {int((~full).sum())} of {len(freqs)} pairs stay "
          "below one whole turn.")
-
-
-def decay(head_dim: int, length: int) -> None:
-    """The dot product of two equal vectors, by distance, for one head.
-
-    Args:
-        head_dim: K.
-        length: the largest distance, in tokens.
-    """
-    angles = rope.angles(head_dim, length + 1)
-    picture, axes = figure(height=3.0)
-    axes.plot(angles.cos().mean(dim=1), linewidth=0.9)
-    axes.axhline(0, color="0.8", linewidth=1)
-    axes.set(xlabel="distance (tokens)", ylabel="share of the largest value")
-    show(picture, "A curve that starts at 1 at distance 0, falls steeply "
-         "within a few tokens and then slowly, with ripples, towards 0.")
