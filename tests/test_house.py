@@ -33,7 +33,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 # Arrows point down, one floor or more, never within a floor.
 FLOORS = [
     {"config"},
-    {"tiled"},
+    {"tiled", "vocabulary"},
     {"attention", "swiglu", "rope", "norm", "tokenizer", "shards", "devices"},
     {"model"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics"},
