@@ -41,7 +41,8 @@ class Reference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The module's docstring, then a section for each name."""
         self.module = self.arguments[0]
-        path = Path(self.env.srcdir, *self.module.split(".")).with_suffix(".py")
+        path = Path(self.env.srcdir,
+                    *self.module.split(".")).with_suffix(".py")
         if not path.is_file():
             path = path.with_suffix("") / "__init__.py"
         if not path.is_file():
