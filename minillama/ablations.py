@@ -10,11 +10,13 @@ Chapter: notebooks/10_training.ipynb
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -359,6 +361,21 @@ def costs(model: nn.Module, config: TrainConfig) -> dict[str, int]:
     return {"parameters": sum(p.numel() for p in model.parameters()),
             "tokens": tokens, "training_flops": tokens * per_token,
             "inference_flops_per_token": per_token // 3}
+
+
+def results() -> dict[str, Any]:
+    """What `python -m benchmarks.experiments` found, shipped as a file.
+
+    Returns:
+        `settings` by arm, `runs` (five seeds an arm: `bits_per_byte` of the
+        held-out play, costs, and the training loss in `curve`), `summary`
+        (`arms`: mean and standard deviation; `pairs`: see `compare`) and
+        `versions`.
+
+    Chapter: notebooks/10_training.ipynb
+    """
+    file = resources.files("minillama.samples") / "experiments.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 # Two-sided 95 % points of Student's t by degrees of freedom.
