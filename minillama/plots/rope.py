@@ -62,14 +62,14 @@ def hands(pairs: Sequence[tuple[int, int]], turn: float = 0.45) -> None:
 
 
 def knob(head_dim: int = 128, distances: Sequence[int] = (
-        0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)) -> None:
+        0, 1, 2, 6, 10, 30, 63, 250)) -> None:
     """A slider: two words move apart, every pair of components turns.
 
-    Above, the dials of eight of the pairs; below, the dot product of two
+    Above, the dials of four of the pairs; below, the dot product of two
     vectors of ones at that distance, divided by its value at distance 0.
 
     Args:
-        head_dim: K, a multiple of 16.
+        head_dim: K, a multiple of 8.
         distances: the positions of the slider, in tokens.
     """
     freqs = rope.frequencies(head_dim)
@@ -79,26 +79,24 @@ def knob(head_dim: int = 128, distances: Sequence[int] = (
                "largest value", _knob_frame(freqs, away, score, d))
               for d in distances]
     slider(frames, "distance in tokens",
-           "Eight dials whose key hands run ahead of the query hands at "
+           "Four dials whose key hands run ahead of the query hands at "
            "different speeds, over the curve of the dot product.")
 
 
 def _knob_frame(freqs: Tensor, away: Tensor, score: Tensor, distance: int
                 ) -> Figure:
-    """Eight dials and the curve, at one distance."""
-    picture, rows = figure(3, 1, height=4.8, gridspec_kw={
-        "height_ratios": [1, 1, 1.4]})
-    for row, axes in enumerate(rows[:2]):
-        axes.axis("off")
-        for column in range(4):
-            j = (4 * row + column) * len(freqs) // 8
-            dial = axes.inset_axes([column / 4, 0, 0.25, 0.84])
-            _clock(dial, math.pi / 2,
-                   math.pi / 2 + distance * freqs[j].item())
-            dial.set_title(f"pair {j}", fontsize=10, pad=1)
-    curve = rows[2]
+    """Four dials and the curve, at one distance."""
+    picture, (dials, curve) = figure(2, 1, height=3.4, gridspec_kw={
+        "height_ratios": [1, 1.2]})
+    dials.axis("off")
+    for column in range(4):
+        j = column * len(freqs) // 4
+        dial = dials.inset_axes([column / 4, 0, 0.25, 0.86])
+        _clock(dial, math.pi / 2, math.pi / 2 + distance * freqs[j].item())
+        dial.set_title(f"pair {j}", fontsize=10, pad=1)
     curve.plot(away, score, color="0.45")
     curve.plot([distance], [score[distance]], "o", color=KEY, markersize=9)
+    curve.grid(False)
     curve.set(xlabel="distance between query and key (tokens)",
               ylabel="dot product", ylim=(0, 1.1))
     return picture
