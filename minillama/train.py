@@ -288,7 +288,11 @@ def new_state(
 
     Chapter: notebooks/10_training.ipynb
     """
-    torch.use_deterministic_algorithms(config.deterministic)
+    # Even asking for the default imports a compiler: two seconds.
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        torch.use_deterministic_algorithms(config.deterministic)
+    # LLaMA draws nothing while it trains; another model might drop out.
+    torch.manual_seed(config.seed)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
     if model is None:
