@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,21 +60,29 @@ def _assert_same_end(one: Path, other: Path) -> None:
 SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16, in micro-batches": {"dtype": "bf16", "micro_batch_size": 2},
-    "fp16, overflows included": {"dtype": "fp16", "max_lr": 0.3},
+    "fp16, overflows included": {"dtype": "fp16"},
 }
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_resuming_anywhere_is_exact(
-    tmp_path: Path, data: Path, settings: dict[str, Any]
+    tmp_path: Path, data: Path, settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From each checkpoint in turn, as if it had been killed after it."""
+    # A scale so high, and so soon raised again, that steps are skipped all
+    # along the run.
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(
+        torch.amp.GradScaler, init_scale=2.0**20, growth_interval=1))
     config = run_config(
         data, tmp_path / "whole", keep_last=9, checkpoint_every=3, **settings)
     result = fit(config, log=None)
     assert len(result.metrics) == 12
     skipped = [r["step"] for r in result.metrics if r.get("skipped")]
-    assert bool(skipped) == (settings.get("dtype") == "fp16")
+    if settings.get("dtype") == "fp16":
+        assert 1 in skipped and max(skipped) > 6 and len(skipped) < 9
+    else:
+        assert not skipped
     for number, kept in enumerate(checkpoints(config.out)[:-1]):
         out = tmp_path / kept.name
         shutil.copytree(config.out, out)
