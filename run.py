@@ -139,7 +139,7 @@ def test(args: argparse.Namespace) -> None:
     mine = Path(args.mine).resolve()
     if not mine.is_file():
         raise Failed(f"--mine {args.mine}: there is no such file; "
-                     "my_llama.py in book/ is a template to start from")
+                     "book/my_llama.py is a template to start from")
     judge = Step(
         f"compare {mine.name} with independent implementations", "1 minute",
         lambda: call(environment.python(), "-m", "pytest", "tests", "-q",

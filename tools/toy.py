@@ -13,17 +13,22 @@ from pathlib import Path
 from tools import environment
 from tools.shell import ROOT, call
 
-# What decides the weights; pictures, checks and prose do not.
-TRAINS = ("config", "tokenizer", "norm", "swiglu", "rope", "attention",
-          "model", "optim", "batches", "train", "data/corpus", "data/fetch")
+# Rooms that do not touch the weights; all others may.
+IDLE = {"ablations", "checks", "cli", "generate", "plots", "samples", "show",
+        "tiled"}
 
 
 def folder() -> Path:
     """Where the run of this code lies, or will lie."""
-    text = b"".join(
-        (ROOT / "minillama" / f"{name}.py").read_bytes()
-        for name in TRAINS).replace(b"\r\n", b"\n")
-    return ROOT / "runs" / f"toy-{hashlib.sha256(text).hexdigest()[:8]}"
+    package = ROOT / "minillama"
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.with_suffix("").parts[0] not in IDLE:
+            found.update(place.as_posix().encode())
+            # Line ends differ between systems, and mean nothing here.
+            found.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    return ROOT / "runs" / f"toy-{found.hexdigest()[:8]}"
 
 
 def done() -> Path:
@@ -42,7 +47,8 @@ def steps(step: Callable[..., object]) -> list:
 
 def train() -> None:
     """Train, or go on with a run that was stopped; draw a sample."""
-    resume = ["--resume"] if folder().is_dir() else []
+    begun = any((folder() / "checkpoints").glob("step-*"))
+    resume = ["--resume"] if begun else []
     call(environment.tool("minillama"), "train", "--preset", "toy", "--out",
          folder(), *resume)
     print("\nA sample of what it writes:\n", flush=True)
