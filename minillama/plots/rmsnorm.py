@@ -26,7 +26,7 @@ def sphere_and_circle(points: Tensor) -> None:
         points: (N, 3).
     """
     picture, axes = figure(
-        1, 2, height=2.7, subplot_kw={"projection": "3d"})
+        1, 2, height=2.8, subplot_kw={"projection": "3d"})
     hue = torch.atan2(points[:, 1] - points[:, 2], points[:, 0])
     for panel, title, normed in (
             (axes[0], "RMSNorm: a sphere", F.rms_norm(points, (3,))),
@@ -37,8 +37,8 @@ def sphere_and_circle(points: Tensor) -> None:
         panel.text(1.5, 1.5, 1.6, "mean", fontsize=10)
         panel.set(title=title, xlim=(-1.7, 1.7), ylim=(-1.7, 1.7),
                   zlim=(-1.7, 1.7), xticks=(-1, 1), yticks=(-1, 1),
-                  zticks=(-1, 1), xlabel="x", ylabel="y", zlabel="z",
-                  box_aspect=(1, 1, 1))
+                  zticks=(-1, 1), xlabel="x", ylabel="y", zlabel="z")
+        panel.set_box_aspect((1, 1, 1), zoom=1.12)
         panel.tick_params(pad=-3)
         panel.xaxis.labelpad = panel.yaxis.labelpad = -8
         panel.zaxis.labelpad = -10
@@ -71,7 +71,7 @@ def _alike_frame(x: Tensor) -> Figure:
     size = (x.shape[-1],)
     axes.plot([-3.4, 3.4], [-3.4, 3.4], color="0.6", linewidth=1)
     axes.scatter(F.rms_norm(x, size).flatten()[:2048],
-                 F.layer_norm(x, size).flatten()[:2048],
+                 F.layer_norm(x, size, eps=1e-12).flatten()[:2048],
                  s=6, alpha=0.5, color=COLOURS[0])
     axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal",
              xlabel="a number after RMSNorm",
@@ -86,8 +86,10 @@ def growth(sizes: Mapping[str, Sequence[float]]) -> None:
         sizes: name of a stack -> root mean square after 0, 1, 2, ... layers.
     """
     picture, axes = figure(height=3.4)
-    for name, values in sizes.items():
-        axes.plot(range(len(values)), values, label=name)
+    # Dashes, so that two curves that coincide are both seen.
+    for (name, values), dash in zip(sizes.items(), ("-", "-", "--")):
+        axes.plot(range(len(values)), values, dash, label=name,
+                  linewidth=2)
     deepest = max(len(values) for values in sizes.values()) - 1
     axes.axhline(65504, color="0.4", linewidth=1, linestyle=":")
     axes.text(0, 65504 * 1.15, "largest number of fp16", fontsize=10,

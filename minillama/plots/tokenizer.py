@@ -84,9 +84,9 @@ def _wrapped(pieces: Sequence[str]) -> Figure:
         rows[-1].append(piece)
         used += width
     # All frames have the height of the longest, so that nothing jumps.
-    picture, axes = figure(height=2.6)
+    picture, axes = figure(height=2.2)
     axes.axis("off")
-    axes.set(xlim=(0, _COLUMNS), ylim=(-5.6, 0.6))
+    axes.set(xlim=(0, _COLUMNS), ylim=(-4.6, 0.6))
     for y, row in enumerate(rows):
         _boxes(axes, row, 0, -y)
     return picture
@@ -102,14 +102,15 @@ def compression(
         curves: a kind of text and its bytes per token for each size.
     """
     picture, axes = figure(height=3.6)
-    for (label, values), marker in zip(curves.items(), "osD^"):
-        axes.plot(sizes, values, marker=marker, label=label)
+    # Different lines and marks, because two of the curves lie on each other.
+    for (label, values), mark in zip(curves.items(), ("o-", "s-", "D-", "^:")):
+        axes.plot(sizes, values, mark, label=label)
     axes.axhline(1, color="0.3", linewidth=1, linestyle=":")
     axes.set(xscale="log", xlabel="pieces in the vocabulary",
-             ylabel="bytes per token", ylim=(0, None))
+             ylabel="bytes per token", ylim=(0, 1.35 * max(map(max, curves.values()))))
     axes.set_xticks(sizes, [f"{s:,}" for s in sizes], rotation=45)
     axes.minorticks_off()
-    axes.legend()
+    axes.legend(ncols=2, loc="upper left")
     ends = ", ".join(f"{label} from {v[0]:.1f} to {v[-1]:.1f}"
                      for label, v in curves.items())
     show(picture, "Curves of bytes per token over the size of the "

@@ -112,25 +112,29 @@ def draw_order(orders: dict[str, list[int]]) -> None:
 
 
 def draw_failures(
-    curves: dict[str, dict[str, list[float]]], start: float
+    curves: dict[str, list[float]],
+    start: float,
+    new_text: dict[str, list[float]],
 ) -> None:
     """Small loss curves, one panel for each way to fail.
 
     Args:
-        curves: by name, `training` and perhaps `held out`, loss by step.
+        curves: training loss step by step, by name.
         start: ln V, drawn as a dotted line.
+        new_text: for some of the names, loss on unseen text now and then.
     """
     picture, grid = figure(3, 2, height=6.0, sharex=True, sharey=True)
-    for axis, (name, lines) in zip(grid.flat, curves.items()):
+    for axis, (name, losses) in zip(grid.flat, curves.items()):
         axis.axhline(start, color="0.5", linestyle=":", linewidth=1)
-        for label, losses in lines.items():
-            steps = [len(lines["training"]) * (i + 1) / len(losses)
-                     for i in range(len(losses))]
-            axis.plot(steps, losses, label=label)
+        axis.plot(range(1, len(losses) + 1), losses)
         axis.set_title(name)
-        if len(lines) > 1:
-            axis.legend(frameon=False)
-    grid.flat[0].set_ylim(0, 2 * start)
+        if name in new_text:
+            every = len(losses) // len(new_text[name])
+            steps = range(every, len(losses) + 1, every)
+            line, = axis.plot(steps, new_text[name], "--")
+            axis.text(0.98, 0.93, "new text", color=line.get_color(),
+                      transform=axis.transAxes, ha="right", va="top")
+    grid.flat[0].set_ylim(0, 1.7 * start)
     for axis in grid[-1]:
         axis.set_xlabel("step")
     for axis in grid[:, 0]:
