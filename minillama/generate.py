@@ -110,7 +110,8 @@ def next_tokens(
         (B,) ids of one position, from the first of the prompts on.
 
     Raises:
-        ValueError: if a prompt is empty or as long as max_seq_len.
+        ValueError: if a prompt is empty or as long as max_seq_len, or
+            max_new_tokens negative.
 
     Chapter: notebooks/11_generation.ipynb
     """
@@ -120,6 +121,9 @@ def next_tokens(
         raise ValueError(
             f"prompts have {min(lengths)} to {max(lengths)} tokens; each "
             f"needs at least 1 and fewer than max_seq_len={room}")
+    if max_new_tokens < 0:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens} must not be negative")
     total = max(lengths) + max_new_tokens
     device = model.tok_embeddings.weight.device
     text = torch.full((len(prompts), total), -1, device=device)
@@ -165,6 +169,8 @@ def generate(
 
     Chapter: notebooks/11_generation.ipynb
     """
+    if not prompts:
+        return []
     ids = [tokenizer.encode(p, bos=True) for p in prompts]
     ends = [len(row) + max_new_tokens for row in ids]
     columns, ended = [], torch.zeros(len(ids), dtype=torch.bool)
