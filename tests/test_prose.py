@@ -192,6 +192,9 @@ def test_a_table_of_results_is_what_the_file_says(tmp_path: Path) -> None:
     assert found == [("a", "1.5"), ("b", "0.5")]
     with pytest.raises(KeyError):
         m.at(arms, "armies")
+    run = {"machine": {"gpu": None, "processor": "Z80", "threads": 1,
+                       "torch": "2.6"}}
+    assert m.machine({"runs": [run]}) == "Z80, 1 threads, PyTorch 2.6"
     assert m.COLUMN.fullmatch(" Minutes = seconds /60 .1f").groups() == (
         "Minutes", "seconds", "60", ".1f")
 

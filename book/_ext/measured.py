@@ -9,7 +9,8 @@ a benchmark wrote, when the book is built.
     :columns: Arm = *; Bits per byte = mean .3f; Minutes = seconds /60 .1f
     ```
 
-`at` leads to a list of rows, to a dictionary of rows (`*` is a row's key), or
+A name with a star stands for all files that fit, one a machine; each of their
+tables says on which it was made. `at` leads to a list of rows, to a dictionary of rows (`*` is a row's key), or
 to one row; whole numbers in it count list items, -1 is the last. A column is
 its heading, the path of its value in the row, and optionally a divisor and a
 format. A file that is not there yet leaves the command and no table; a path
@@ -41,22 +42,30 @@ class Measured(SphinxDirective):
                    "columns": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        """The command, then the table if the file is there."""
-        name = self.arguments[0]
-        path = Path(self.env.srcdir, name)
-        self.env.note_dependency(str(path))
-        source = nodes.paragraph("", "", nodes.literal(
-            "", self.options["command"]))
-        if not path.is_file():
-            source += nodes.Text(" has not been run for this edition.")
-            return [source]
-        source += [nodes.Text(" wrote "), nodes.literal("", name),
-                   nodes.Text(":")]
-        try:
-            return [source, self.table(read(path))]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            return [self.state.document.reporter.warning(
-                f"measured: {name} has no {error}", line=self.lineno)]
+        """For each file the command that wrote it, and the table."""
+        name, root = self.arguments[0], Path(self.env.srcdir)
+        self.env.note_dependency(str(root / name))
+        result: list[nodes.Node] = []
+        for path in sorted(root.glob(name)):
+            found = path.relative_to(root).as_posix()
+            source = nodes.paragraph("", "", *self.command())
+            source += [nodes.Text(" wrote "), nodes.literal("", found)]
+            try:
+                values = read(path)
+                if "*" in name:
+                    source += nodes.Text(f" on {machine(values)}")
+                table = self.table(values)
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                return [self.state.document.reporter.warning(
+                    f"measured: {found} has no {error}", line=self.lineno)]
+            source += nodes.Text(":")
+            result += [source, table]
+        return result or [nodes.paragraph("", "", *self.command(), nodes.Text(
+            " has not been run for this edition."))]
+
+    def command(self) -> list[nodes.Node]:
+        """The command in code letters."""
+        return [nodes.literal("", self.options["command"])]
 
     def table(self, values: Any) -> nodes.table:
         """Rows and columns as the options say."""
@@ -88,6 +97,13 @@ def at(values: Any, path: str) -> Any:
     for name in filter(None, path.split(".")):
         values = values[int(name) if isinstance(values, list) else name]
     return values
+
+
+def machine(values: Any) -> str:
+    """The machine of the last run in a file of `benchmarks.harness`."""
+    of = values["runs"][-1]["machine"]
+    where = of["gpu"] or f"{of['processor']}, {of['threads']} threads"
+    return f"{where}, PyTorch {of['torch']}"
 
 
 def rows(values: Any) -> list[tuple[str, Any]]:
