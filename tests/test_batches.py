@@ -161,10 +161,11 @@ def test_ranks_share_out_the_batch(tmp_path: Path, world_size: int) -> None:
     alone = _batches(folder, batch_size=6)
     ranks = [_batches(folder, batch_size=6, rank=r, world_size=world_size)
              for r in range(world_size)]
-    for _ in range(5):
+    for step in range(5):
         whole = next(alone)
         parts = [next(r) for r in ranks]
-        assert {p.first_sample for p in parts} == {whole.first_sample}
+        assert whole.first_sample == 6 * step
+        assert {p.first_sample for p in parts} == {6 * step}
         rows = [row for p in parts for row in p.inputs.tolist()]
         assert len(rows) == 6
         assert sorted(rows) == sorted(whole.inputs.tolist())
