@@ -17,6 +17,7 @@ import os
 import platform
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ SEEDS = 5
 
 def settings(arm: str, data: Path, changes: dict[str, Any]) -> dict[str, Any]:
     """What decides the outcome of an arm, apart from the seed."""
-    config = {**ablations.settings(arm, 1, data).to_dict(), **changes}
+    config = replace(ablations.settings(arm, 1, data), **changes).to_dict()
     names = ("model", "steps", "batch_size", "max_lr", "warmup_steps",
              "weight_decay", "beta1", "beta2", "grad_clip", "dtype")
     shards = hashlib.sha256()

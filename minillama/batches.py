@@ -11,7 +11,6 @@ Chapter: notebooks/10_training.ipynb
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from minillama.shards import open_streams, read_index
+from minillama.shards import mixture, open_streams
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,6 @@ class Batch:
     targets: Int[Tensor, "B T"]
     first_sample: int
     """Number of the first sample of the global batch, counted from 0."""
-
-
-def mixture(folder: Path, names: Iterable[str]) -> dict[str, float]:
-    """The share of each source in the samples: its weight over their sum.
-
-    Raises:
-        ValueError: if no source has text, a weight is negative, or all are
-            0.
-    """
-    sources = read_index(folder)["sources"]
-    weights = {name: float(sources[name]["weight"]) for name in names}
-    total = sum(weights.values())
-    if not weights:
-        raise ValueError(f"data={folder} holds no training text; add some")
-    if not total > 0 or min(weights.values()) < 0:
-        raise ValueError(
-            f"data={folder} has sources with weights {weights}; each must "
-            "be at least 0, and one above it")
-    return {name: weight / total for name, weight in weights.items()}
 
 
 def permuted(position: int, size: int, key: str) -> int:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from minillama.config import ModelConfig
+from minillama.files import fingerprint, flush
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 
@@ -74,14 +75,14 @@ def save(
     (partial / SHAPE).write_text(
         json.dumps(model.config.to_dict(), indent=1), encoding="utf-8")
     torch.save(training, partial / TRAINING)
-    files = {path.name: _fingerprint(path)
+    files = {path.name: fingerprint(path)
              for path in sorted(partial.iterdir())}
     (partial / MANIFEST).write_text(_manifest(step, files), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
-        _flush(path)
+        flush(path)
     os.replace(partial, final)
     for path in (folder, folder.parent):
-        _flush(path)
+        flush(path)
     # A checkpoint that is half deleted must not look like one.
     for old in checkpoints(out)[:-keep_last]:
         os.replace(old, folder / f"removing-{old.name}")
@@ -154,7 +155,7 @@ def _verified_step(folder: Path) -> int:
     step, files = manifest["step"], manifest["files"]
     damaged = [] if text == _manifest(step, files) else [MANIFEST]
     damaged += [name for name in (WEIGHTS, SHAPE, TRAINING)
-                if _fingerprint(folder / name) != files[name]]
+                if fingerprint(folder / name) != files[name]]
     if damaged:
         raise DamagedCheckpoint(
             f"{', '.join(str(folder / name) for name in damaged)} is not "
@@ -221,21 +222,3 @@ def load_model(
     load_weights(model, stored["weights"])
     tokenizer = Tokenizer(Path(folder) / "tokenizer.model")
     return model.to(device).eval(), tokenizer
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-def _flush(path: Path) -> None:
-    """Ask the operating system to put a file or folder on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders, and orders renames itself.
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -174,7 +174,7 @@ def _generate(config: GenerateConfig) -> int:
 
     from minillama import checkpoint, samples
     from minillama.generate import stream
-    from minillama.train import choose_device
+    from minillama.devices import choose_device
 
     device = choose_device(config.device)
     if config.checkpoint is None:

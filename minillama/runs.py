@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from torch import Tensor
 from minillama import checkpoint
 from minillama.batches import Batches
 from minillama.config import TrainConfig
+from minillama.devices import choose_device, choose_dtype
+from minillama.files import replace_bytes
 from minillama.metrics import Meter
 from minillama.model import Transformer
+from minillama.optim import decay_groups
 from minillama.tokenizer import Tokenizer
 
 # What a resumed run must have in common with the one it continues.
@@ -53,8 +55,8 @@ def open_folder(config: TrainConfig) -> Path:
         return out
     out.mkdir(parents=True, exist_ok=True)
     versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    _write(out / "run.json", json.dumps(
-        {"config": config.to_dict(), "versions": versions}, indent=1))
+    replace_bytes(out / "run.json", json.dumps(
+        {"config": config.to_dict(), "versions": versions}, indent=1).encode())
     return out
 
 
@@ -75,13 +77,6 @@ def _check_settings(config: TrainConfig, run: Path) -> None:
             f"the run in {run.parent} was started with other settings ("
             + "; ".join(differ) + "); give the same to resume, or "
             "--init-from to start a new run from its weights")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one step: a kill leaves the old one or the new."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def open_tokenizer(config: TrainConfig) -> Tokenizer:
@@ -128,6 +123,70 @@ class State:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.tok_embeddings.weight.device
+
+    def describe(self, config: TrainConfig) -> str:
+        """What is about to be trained, in one line."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return (f"{parameters:,} parameters, {config.steps} steps of "
+                f"{config.batch_size} x {config.model.max_seq_len} tokens, "
+                f"{self.dtype} on {self.device}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    out: Path
+    step: int
+    finished: bool
+    """False if the run was asked to stop before its last step."""
+    val_loss: float | None = None
+    """Nats per token on all validation text."""
+    bits_per_byte: float | None = None
+    """The same in bits per byte of text, comparable across tokenizers."""
+    metrics: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """The records of metrics.jsonl."""
+
+
+def begin(
+    config: TrainConfig,
+    loss_fn: Callable[..., Tensor],
+    model: Transformer | None = None,
+) -> State:
+    """A run at step 0; see `train.new_state`."""
+    # Even asking for the default imports a compiler: two seconds.
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
+        torch.use_deterministic_algorithms(config.deterministic)
+    # LLaMA draws nothing while it trains; another model might drop out.
+    torch.manual_seed(config.seed)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    if model is None:
+        model = Transformer(config.model)
+        model.init_weights(torch.Generator().manual_seed(config.seed))
+    if config.init_from is not None:
+        _start_from(model, config)
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(
+        decay_groups(model, config.weight_decay), lr=config.max_lr,
+        betas=(config.beta1, config.beta2), fused=True)
+    scaler = torch.amp.GradScaler(
+        device.type, enabled=dtype == torch.float16)
+    batches = Batches(
+        config.data, seq_len=config.model.max_seq_len,
+        batch_size=config.batch_size, seed=config.seed)
+    return State(model, optimizer, scaler, batches, dtype, loss_fn)
+
+
+def _start_from(model: Transformer, config: TrainConfig) -> None:
+    """Take over the weights of another run, if its tokenizer is the same."""
+    source, theirs = checkpoint.load_model(config.init_from)
+    checkpoint.load_weights(model, checkpoint.weights_of(source))
+    if theirs.to_bytes() != open_tokenizer(config).to_bytes():
+        raise ValueError(
+            f"init_from={config.init_from} was trained with another "
+            f"tokenizer than that of {config.data}; prepare the data "
+            "with its tokenizer")
 
 
 def save_state(state: State, out: Path, keep_last: int) -> None:
@@ -203,8 +262,9 @@ def write_result(
     say: Callable[[str], None],
 ) -> None:
     """Write result.json and draw the loss curve."""
-    _write(out / "result.json", json.dumps(
-        {"step": step, "val_loss": val_loss, "bits_per_byte": bits_per_byte}))
+    replace_bytes(out / "result.json", json.dumps({
+        "step": step, "val_loss": val_loss,
+        "bits_per_byte": bits_per_byte}).encode())
     try:
         from minillama.plots.training import save_loss_curve
         save_loss_curve(records, out / "loss.png")

@@ -9,6 +9,7 @@ Chapter: notebooks/10_training.ipynb
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +117,25 @@ def open_streams(folder: Path, split: Split) -> dict[str, Stream]:
                      index["vocab_size"])
         for name, source in index["sources"].items()}
     return {name: s for name, s in streams.items() if len(s)}
+
+
+def mixture(folder: Path, names: Iterable[str]) -> dict[str, float]:
+    """The share of each source in the samples: its weight over their sum.
+
+    Raises:
+        ValueError: if no source has text, a weight is negative, or all are
+            0.
+    """
+    sources = read_index(folder)["sources"]
+    weights = {name: float(sources[name]["weight"]) for name in names}
+    total = sum(weights.values())
+    if not weights:
+        raise ValueError(f"data={folder} holds no training text; add some")
+    if not total > 0 or min(weights.values()) < 0:
+        raise ValueError(
+            f"data={folder} has sources with weights {weights}; each must "
+            "be at least 0, and one above it")
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def validation_ids(folder: Path) -> Int[np.ndarray, "N"]:

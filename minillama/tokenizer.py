@@ -20,6 +20,7 @@ import sentencepiece as spm
 from jaxtyping import Int64
 
 from minillama import vocabulary
+from minillama.files import replace_bytes
 from minillama.vocabulary import SPACE, check_unicode
 
 class Tokenizer:
@@ -93,11 +94,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model file; a kill leaves the old file or the new."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_bytes(self.to_bytes())
-        os.replace(partial, path)
+        replace_bytes(Path(path), self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The serialised SentencePiece model, the content of its file."""
@@ -108,7 +105,7 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a text, with BOS before and EOS after if asked for.
 
-        "<s>" inside the text stays text. An empty text has no ids.
+        `<s>` inside the text stays text. An empty text has no ids.
 
         Raises:
             ValueError: if the text holds a lone surrogate, which UTF-8

@@ -9,7 +9,6 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from minillama import checkpoint
-from minillama.batches import Batch, Batches
+from minillama.batches import Batch
 from minillama.config import TrainConfig
-from minillama.devices import choose_device, choose_dtype, precision
+from minillama.devices import precision
 from minillama.generate import generate
 from minillama.metrics import (
     Meter, MetricsFile, device_peak, open_tracker, read_metrics)
 from minillama.model import Transformer
-from minillama.optim import clip_grad_norm, cosine_lr, decay_groups
+from minillama.optim import clip_grad_norm, cosine_lr
 from minillama.runs import (
-    State, log_speed, open_folder, open_tokenizer, progress_line,
-    resume_state, save_state, stop_signal, write_result)
+    Result, State, begin, log_speed, open_folder, open_tokenizer,
+    progress_line, resume_state, save_state, stop_signal, write_result)
 from minillama.shards import validation_ids
 from minillama.tokenizer import Tokenizer
 
@@ -41,22 +39,6 @@ IGNORE = -100
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is NaN or infinite; nothing was updated."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to."""
-
-    out: Path
-    step: int
-    finished: bool
-    """False if the run was asked to stop before its last step."""
-    val_loss: float | None = None
-    """Nats per token on all validation text."""
-    bits_per_byte: float | None = None
-    """The same in bits per byte of text, comparable across tokenizers."""
-    metrics: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    """The records of metrics.jsonl."""
 
 
 def next_token_loss(
@@ -232,7 +214,7 @@ def fit(
     metrics = MetricsFile(out / "metrics.jsonl", done=state.step)
     meter = Meter(config.model, config.model.max_seq_len,
                   device_peak(state.device))
-    say(_what(state, config))
+    say(state.describe(config))
     # 3) the steps
     quiet = log is None or not sys.stderr.isatty()
     bar = tqdm(total=config.steps, initial=state.step, disable=quiet)
@@ -265,14 +247,6 @@ def fit(
     return _finish(state, tokenizer, held_out, config, say)
 
 
-def _what(state: State, config: TrainConfig) -> str:
-    """What is about to be trained, in one line."""
-    parameters = sum(p.numel() for p in state.model.parameters())
-    return (f"{parameters:,} parameters, {config.steps} steps of "
-            f"{config.batch_size} x {config.model.max_seq_len} tokens, "
-            f"{state.dtype} on {state.device}")
-
-
 def _due(step: int, every: int, last: int) -> bool:
     return step == last or (every > 0 and step % every == 0)
 
@@ -288,36 +262,9 @@ def new_state(
 
     Chapter: notebooks/10_training.ipynb
     """
-    # Even asking for the default imports a compiler: two seconds.
-    if torch.are_deterministic_algorithms_enabled() != config.deterministic:
-        torch.use_deterministic_algorithms(config.deterministic)
-    # LLaMA draws nothing while it trains; another model might drop out.
-    torch.manual_seed(config.seed)
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
-    if model is None:
-        model = Transformer(config.model)
-        model.init_weights(torch.Generator().manual_seed(config.seed))
-    if config.init_from is not None:
-        source, theirs = checkpoint.load_model(config.init_from)
-        checkpoint.load_weights(model, checkpoint.weights_of(source))
-        if theirs.to_bytes() != open_tokenizer(config).to_bytes():
-            raise ValueError(
-                f"init_from={config.init_from} was trained with another "
-                f"tokenizer than that of {config.data}; prepare the data "
-                "with its tokenizer")
-    model = model.to(device).train()
-    optimizer = torch.optim.AdamW(
-        decay_groups(model, config.weight_decay), lr=config.max_lr,
-        betas=(config.beta1, config.beta2), fused=True)
-    scaler = torch.amp.GradScaler(
-        device.type, enabled=dtype == torch.float16)
-    batches = Batches(
-        config.data, seq_len=config.model.max_seq_len,
-        batch_size=config.batch_size, seed=config.seed)
     loss_fn = torch.compile(next_token_loss) if config.compile else (
         next_token_loss)
-    return State(model, optimizer, scaler, batches, dtype, loss_fn)
+    return begin(config, loss_fn, model)
 
 
 def _look(

@@ -300,7 +300,7 @@ def test_manifests_from_elsewhere_are_refused(tmp_path: Path) -> None:
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         with pytest.raises(DamagedCheckpoint):
             read(folder)
-    files = {name: checkpoint._fingerprint(folder / name)
+    files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE)}
     (folder / MANIFEST).write_text(
         checkpoint._manifest(7, files), encoding="utf-8")
@@ -325,7 +325,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.load(folder / TRAINING, weights_only=False)
     assert trace.exists(), "the bomb is a dud: the test proves nothing"
     trace.unlink()
-    files = {name: checkpoint._fingerprint(folder / name)
+    files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE, TRAINING)}
     (folder / MANIFEST).write_text(
         checkpoint._manifest(7, files), encoding="utf-8")
@@ -333,7 +333,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
         read(folder)
     # A bare pickle, without torch's envelope.
     (folder / TRAINING).write_bytes(pickle.dumps(_Bomb(trace), 2))
-    files[TRAINING] = checkpoint._fingerprint(folder / TRAINING)
+    files[TRAINING] = checkpoint.fingerprint(folder / TRAINING)
     (folder / MANIFEST).write_text(
         checkpoint._manifest(7, files), encoding="utf-8")
     with pytest.raises(DamagedCheckpoint, match="cannot be read"):
@@ -396,7 +396,7 @@ def test_a_shape_of_another_version_is_refused(tmp_path: Path) -> None:
     shape = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
     (folder / SHAPE).write_text(
         json.dumps({**shape, "experts": 8}), encoding="utf-8")
-    files = {name: checkpoint._fingerprint(folder / name)
+    files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE, TRAINING)}
     (folder / MANIFEST).write_text(
         checkpoint._manifest(7, files), encoding="utf-8")

@@ -17,7 +17,8 @@ from minillama.data import corpus, fetch
 from minillama.generate import generate
 from minillama.metrics import read_metrics
 from minillama.samples import MINI, load_mini
-from minillama.train import evaluate_loss, validation_ids
+from minillama.shards import validation_ids
+from minillama.train import evaluate_loss
 
 
 @pytest.fixture(scope="module")
