@@ -92,9 +92,12 @@ def run_chapters() -> None:
         for chapter in sorted((ROOT / "notebooks").glob("*.ipynb")):
             shutil.copy(chapter, folder)
         # Two at a time, each whole: cells of one share a kernel.
-        call(inside, "-m", "pytest", "--nbval", "--nbval-current-env", "-q",
-             "-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile",
-             "-p", "no:cacheprovider", ".", cwd=folder, OMP_NUM_THREADS="1")
+        call(inside, "-m", "pytest", "-p", "nbval.plugin", "-p",
+             "xdist.plugin", "-p", "no:cacheprovider", "--nbval",
+             "--nbval-current-env", "-q", "-n",
+             str(min(2, os.cpu_count() or 1)), "--dist", "loadfile",
+             "--durations=10", ".", cwd=folder, OMP_NUM_THREADS="1",
+             PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
 
 def check_pages() -> None:

@@ -107,3 +107,25 @@ def test_the_first_screen_comes_first():
     places = [TEXT.index(part) for part in order]
     assert places == sorted(places)
     assert "badge" not in TEXT and "shields" not in TEXT
+
+
+def test_the_picture_is_drawn_from_the_shipped_run():
+    from tools import picture
+
+    points = picture.losses(picture.METRICS.read_text(encoding="utf-8"))
+    drawn = picture.PICTURE.read_text(encoding="utf-8")
+    assert picture.polyline(points) in drawn
+    assert "KING HENRY" in drawn
+    steps = [step for step, _ in points]
+    assert steps == sorted(steps)
+    assert points[0][1] > 6 and points[-1][1] < 3.5
+    # 1,000 steps and the loss 7 stand at the corners of the axes.
+    assert picture.polyline([(0, 7.0), (1000, 2.0)]) == "52.0,20.0 352.0,230.0"
+
+
+def test_the_sample_is_wrapped_to_its_box():
+    from tools import picture
+
+    lines = picture.wrapped("short\n" + "word " * 30 + "\n" + "x" * 100)
+    assert max(map(len, lines)) <= picture.COLUMNS
+    assert lines[0] == "short" and "".join(lines[-3:]) == "x" * 100

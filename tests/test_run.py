@@ -185,9 +185,9 @@ def test_the_readers_own_model_is_judged(slip, code, tmp_path):
     mine = tmp_path / "my_llama.py"
     mine.write_text(MINE.replace("{slip}", slip), encoding="utf-8")
     got = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/test_attention.py",
-         "tests/test_model.py", "-q", "-rs", "-p", "no:cacheprovider",
-         "--mine", str(mine)], cwd=ROOT,
+        [sys.executable, "-m", "pytest", "tests/test_model.py",
+         "tests/test_attention.py", "-q", "-rs", "-x", "-p",
+         "no:cacheprovider", "--mine", str(mine)], cwd=ROOT,
         capture_output=True, text=True, encoding="utf-8", check=False)
     assert got.returncode == code, got.stdout
     assert "my_llama.py defines no Transformer" in got.stdout

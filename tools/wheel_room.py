@@ -23,24 +23,23 @@ VISITORS = ("matplotlib", "ipykernel", "nbval", "pytest", "pytest-xdist",
 DOOR = '''"""Let in what the wheel asks for; made by tools/wheel_room.py."""
 
 import sys
+from importlib.machinery import PathFinder
 
 CLOSED = frozenset({closed!r})
 
 
-class Door:
-    """Refuse the packages that the wheel does not ask for."""
+class Door(PathFinder):
+    """Find everything but the packages that the wheel does not ask for."""
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        """Raise for a closed package, leave the rest to the others."""
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        """As if a closed package were not there at all."""
         if name.partition(".")[0] in CLOSED:
-            raise ModuleNotFoundError(
-                f"No module named {{name!r}}: the wheel does not ask for it",
-                name=name)
-        return None
+            return None
+        return super().find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Door)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Door
 sys.path.append({lender!r})
 '''
 
