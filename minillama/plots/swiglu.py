@@ -67,7 +67,7 @@ def _volume_frame(gate: float) -> Figure:
     picture, axes = figure(height=2.8)
     t = torch.linspace(0, 4 * math.pi, 160)
     axes.plot(t, t.sin(), color="0.7", label="signal, from w_up")
-    axes.plot(t, F.silu(torch.tensor(gate)) * t.sin(), color=GATE,
+    axes.plot(t, F.silu(torch.tensor(float(gate))) * t.sin(), color=GATE,
               label="what goes on to w_down")
     axes.set(xlabel="tokens, one after the other", ylabel="value",
              xticks=[], ylim=(-4.3, 4.3))
