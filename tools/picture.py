@@ -16,7 +16,7 @@ from tools.shell import ROOT
 PICTURE = ROOT / "book" / "images" / "first_run.svg"
 METRICS = ROOT / "minillama" / "samples" / "mini" / "metrics.jsonl"
 LEFT, TOP, WIDTH, HEIGHT = 52, 20, 300, 210
-LOWEST, HIGHEST = 2.0, 7.0
+LOWEST, HIGHEST = 1.5, 7.0
 COLUMNS, LINES = 44, 12
 
 
