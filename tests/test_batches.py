@@ -172,7 +172,7 @@ def test_ranks_share_out_the_batch(tmp_path: Path, world_size: int) -> None:
 
 
 def test_resume_equals_the_uninterrupted_order(tmp_path: Path) -> None:
-    """Through JSON, at any point, with any number of ranks before and after."""
+    """Through JSON, at any point, with any number of ranks."""
     folder = write_shards(tmp_path, {
         "a": [list(range(300))], "b": [list(range(1000, 1200))]})
     whole = _rows(_batches(folder, batch_size=6), 12)
