@@ -58,9 +58,9 @@ def draw_step() -> None:
         "", (4.85, 0.0), (4.85, -5.0),
         arrowprops={"arrowstyle": "-|>", "color": "0.4", "linestyle": "--",
                     "connectionstyle": "bar,fraction=0.08"})
-    axes.text(5.45, -2.5, "next batch", rotation=90, va="center",
+    axes.text(5.4, -2.5, "next batch", rotation=90, va="center",
               color="0.3")
-    axes.set(xlim=(-0.1, 5.9), ylim=(-5.6, 0.6))
+    axes.set(xlim=(-0.1, 5.7), ylim=(-5.6, 0.6))
     axes.axis("off")
     show(picture, alt=(
         "A column of six boxes, one below the other: learning rate; "
@@ -85,9 +85,9 @@ def draw_schedule(lines: dict[str, tuple[list[int], list[float]]]) -> None:
     """
     picture, axes = figure(height=2.8)
     for number, (name, (steps, rates)) in enumerate(lines.items()):
-        axes.plot(steps, rates, label=name,
+        axes.plot([step / 1000 for step in steps], rates, label=name,
                   linestyle=("-", "--", ":")[number % 3])
-    axes.set(xlabel="step", ylabel="learning rate")
+    axes.set(xlabel="thousand steps", ylabel="learning rate")
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.legend()
     show(picture, alt=(
