@@ -106,8 +106,9 @@ def compression(
     for (label, values), mark in zip(curves.items(), ("o-", "s-", "D-", "^:")):
         axes.plot(sizes, values, mark, label=label)
     axes.axhline(1, color="0.3", linewidth=1, linestyle=":")
+    top = max(max(values) for values in curves.values())
     axes.set(xscale="log", xlabel="pieces in the vocabulary",
-             ylabel="bytes per token", ylim=(0, 1.35 * max(map(max, curves.values()))))
+             ylabel="bytes per token", ylim=(0, 1.35 * top))
     axes.set_xticks(sizes, [f"{s:,}" for s in sizes], rotation=45)
     axes.minorticks_off()
     axes.legend(ncols=2, loc="upper left")
