@@ -255,7 +255,6 @@ ARMS: dict[str, Arm] = {
     "llama": Arm(),
     "post-norm": Arm("post-norm"),
     "no-warm-up": Arm(training={"warmup_steps": 0}),
-    "post-norm, no-warm-up": Arm("post-norm", training={"warmup_steps": 0}),
     "deep": Arm(**_DEEP),
     "deep, post-norm": Arm("post-norm", **_DEEP),
     "relu": Arm("relu"),
@@ -271,8 +270,6 @@ ARMS: dict[str, Arm] = {
 
 PAIRS: dict[str, tuple[str, str]] = {
     "post-norm for pre-norm": ("llama", "post-norm"),
-    "post-norm for pre-norm, no warm-up": (
-        "no-warm-up", "post-norm, no-warm-up"),
     "post-norm for pre-norm, 12 layers, Xavier": ("deep", "deep, post-norm"),
     "no warm-up": ("llama", "no-warm-up"),
     "ReLU for SwiGLU": ("llama", "relu"),
