@@ -13,33 +13,43 @@ from minillama.plots import COLOURS, figure, show
 
 def pipeline() -> None:
     """The line from raw text to new text, and back through the loss."""
-    stages = ["raw text\n38 plays", "tokens\nBPE, 1,024 pieces",
-              "model\n4 blocks", "probabilities\nof the next token"]
-    picture, axes = figure(height=2.9)
+    stages = ["raw text", "tokens", "model", "chances of\nthe next token"]
+    centres = [0.45, 1.5, 2.5, 3.85]
+    picture, axes = figure(height=2.6)
     axes.set_axis_off()
-    axes.set_xlim(0, 4)
-    axes.set_ylim(0, 2.6)
-    for i, text in enumerate(stages):
-        axes.text(i + 0.5, 1.9, text, ha="center", va="center", fontsize=10,
-                  linespacing=1.4, bbox={
-                      "boxstyle": "round,pad=0.35", "facecolor": "white",
-                      "edgecolor": COLOURS[i], "linewidth": 2})
-    arrow = {"arrowstyle": "->", "linewidth": 1.6, "color": "0.3"}
-    axes.annotate("", (2.5, 1.45), (3.4, 0.75), arrowprops={
-        **arrow, "color": COLOURS[1],
-        "connectionstyle": "arc3,rad=-0.25"})
-    axes.text(3.45, 0.5, "wrong?\nchange the\nweights", ha="center",
-              va="center", fontsize=10, color=COLOURS[1])
-    axes.annotate("", (1.0, 1.45), (3.0, 0.5), arrowprops={
-        **arrow, "color": COLOURS[2],
-        "connectionstyle": "arc3,rad=-0.35"})
-    axes.text(1.15, 0.5, "draw one, append it,\nask again: new text",
-              ha="center", va="center", fontsize=10, color=COLOURS[2])
+    axes.set_xlim(0, 4.6)
+    axes.set_ylim(-0.1, 2.6)
+    boxes = [axes.text(
+        x, 1.4, text, ha="center", va="center", fontsize=11, bbox={
+            "boxstyle": "round,pad=0.45", "facecolor": "white",
+            "edgecolor": "0.3", "linewidth": 1.6})
+        for x, text in zip(centres, stages)]
+    for left, right in zip(boxes, boxes[1:]):
+        _arrow(axes, left, right, "0.3", 0.0)
+    _arrow(axes, boxes[3], boxes[2], COLOURS[1], 0.7)
+    axes.text(3.15, 2.25, "wrong? change the weights", ha="center",
+              fontsize=11, color=COLOURS[1])
+    _arrow(axes, boxes[3], boxes[1], COLOURS[2], -0.45)
+    axes.text(2.65, 0.2, "draw one, append it, ask again", ha="center",
+              fontsize=11, color=COLOURS[2])
     show(picture, "Four boxes from left to right: raw text, tokens, model, "
-         "probabilities of the next token. One arrow leads back to the "
-         "model: if the prediction is wrong, the weights change. Another "
-         "leads back to the tokens: a drawn token is appended and the model "
-         "is asked again.")
+         "chances of the next token. One arrow leads back to the model: if "
+         "the prediction is wrong, the weights change. Another leads back "
+         "to the tokens: a drawn token is appended and the model is asked "
+         "again.")
+
+
+def _arrow(axes: Any, start: Any, end: Any, colour: str, bend: float) -> None:
+    """An arrow between two boxes; a bent one joins their upper or lower edges.
+    """
+    side = {0.0: ((1, 0.5), (0, 0.5))}.get(
+        bend, ((0.5, 1.0), (0.5, 1.0)) if bend > 0 else (
+            (0.5, 0.0), (0.5, 0.0)))
+    axes.annotate(
+        "", xy=side[1], xycoords=end, xytext=side[0], textcoords=start,
+        arrowprops={"arrowstyle": "->", "linewidth": 1.8, "color": colour,
+                    "shrinkA": 9, "shrinkB": 9,
+                    "connectionstyle": f"arc3,rad={bend}"})
 
 
 def learning(
@@ -77,6 +87,6 @@ def _excerpts(samples: dict[int, str]) -> str:
     blocks = []
     for step, text in samples.items():
         lines = [piece for line in text.splitlines() if line.strip()
-                 for piece in textwrap.wrap(line, 46)]
+                 for piece in textwrap.wrap(line, 52)]
         blocks.append("\n".join([f"step {step}:", *lines[:5]]))
     return "\n\n".join(blocks)
