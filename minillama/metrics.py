@@ -172,6 +172,7 @@ def open_tracker(name: str, out: Path) -> Callable[[dict[str, Any]], None]:
             for key, value in record.items():
                 if key != "step" and value is not None:
                     writer.add_scalar(key, value, record["step"])
+            writer.flush()  # it does not do so by itself at the end
         return show
     try:
         import wandb

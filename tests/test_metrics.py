@@ -206,12 +206,16 @@ def test_tensorboard_gets_every_number(
         def add_scalar(self, key: str, value: float, step: int) -> None:
             calls.append((key, value, step))
 
+        def flush(self) -> None:
+            calls.append("on the disk")
+
     module = type(sys)("torch.utils.tensorboard")
     module.SummaryWriter = SummaryWriter
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     track = open_tracker("tensorboard", tmp_path)
     track({"step": 3, "loss": 2.5, "grad_norm": None})
-    assert calls == [tmp_path / "tensorboard", ("loss", 2.5, 3)]
+    assert calls == [
+        tmp_path / "tensorboard", ("loss", 2.5, 3), "on the disk"]
 
 
 def test_wandb_gets_the_record(
