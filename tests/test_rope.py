@@ -213,6 +213,14 @@ def test_tables_are_those_of_apply():
     assert torch.equal(rope.rotate(x, cos, sin), rope.apply(x, angles))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_branch_for_compile_is_the_same(monkeypatch, dtype):
+    x, angles = randn(2, 6, 8, dtype=dtype), rope.angles(8, 6)
+    want = rope.apply(x, angles)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rope.apply(x, angles), want)
+
+
 def test_the_model_survives_a_cast_to_bf16():
     """No table is stored, so `model.bfloat16()` can round none."""
     model = Transformer(ModelConfig.preset("mini"))

@@ -34,14 +34,13 @@ def sphere_and_circle(points: Tensor) -> None:
         panel.scatter(*normed.T, c=hue, cmap="twilight", s=7, alpha=0.9)
         panel.plot([-1.4, 1.4], [-1.4, 1.4], [-1.4, 1.4], color="0.2",
                    linewidth=1.4)
-        panel.text(1.5, 1.5, 1.6, "mean", fontsize=10)
+        panel.text(1.4, 0.75, 1.75, "mean", fontsize=10)
         panel.set(title=title, xlim=(-1.7, 1.7), ylim=(-1.7, 1.7),
-                  zlim=(-1.7, 1.7), xticks=(-1, 1), yticks=(-1, 1),
-                  zticks=(-1, 1), xlabel="x", ylabel="y", zlabel="z")
-        panel.set_box_aspect((1, 1, 1), zoom=1.12)
-        panel.tick_params(pad=-3)
-        panel.xaxis.labelpad = panel.yaxis.labelpad = -8
-        panel.zaxis.labelpad = -10
+                  zlim=(-1.7, 1.7), xticks=[], yticks=[], zticks=[],
+                  xlabel="x", ylabel="y")
+        panel.text(0, 1.9, 0.2, "z", fontsize=11)
+        panel.set_box_aspect((1, 1, 1), zoom=1.15)
+        panel.xaxis.labelpad = panel.yaxis.labelpad = -14
         panel.view_init(elev=12, azim=-20)
     show(picture, "Two three-dimensional scatter plots of the same points. "
          "After RMSNorm they cover a sphere; after LayerNorm they lie on one "

@@ -110,7 +110,8 @@ def widths(multiples: Sequence[int] = (32, 256)) -> None:
         axes.plot(dims, [ffn_hidden_dim(d, multiple) / d for d in dims],
                   color=colour, linewidth=1,
                   label=f"multiples of {multiple}")
-    marks = {"toy": (128, 32), "7B": (4096, 256), "65B": (8192, 256)}
+    marks = {"toy": (128, 32), "toy, if 256": (128, 256), "7B": (4096, 256),
+             "65B": (8192, 256)}
     for name, (dim, multiple) in marks.items():
         ratio = ffn_hidden_dim(dim, multiple) / dim
         axes.plot([dim], [ratio], "o", color="0.15", markersize=5, zorder=5)
