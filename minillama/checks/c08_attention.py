@@ -45,8 +45,8 @@ def weights(mine: Any, q: torch.Tensor, keys: torch.Tensor) -> str | None:
 
 
 def _lengths(draw: torch.Generator) -> dict[str, Any]:
-    queries = _whole(draw, 3, 6)
-    return {"queries": queries, "keys": queries + _whole(draw, 2, 5)}
+    queries = _whole(draw, 3, 12)
+    return {"queries": queries, "keys": queries + _whole(draw, 2, 9)}
 
 
 @exercise("08-attention-2", given=_lengths)
@@ -135,8 +135,8 @@ def merge(mine: Any, first: tuple, second: tuple) -> str | None:
 
 
 def _groups(draw: torch.Generator) -> dict[str, Any]:
-    kv_heads = _whole(draw, 2, 5)
-    return {"n_heads": kv_heads * _whole(draw, 2, 5), "n_kv_heads": kv_heads}
+    kv_heads = _whole(draw, 2, 9)
+    return {"n_heads": kv_heads * _whole(draw, 2, 9), "n_kv_heads": kv_heads}
 
 
 @exercise("08-attention-5", given=_groups)
@@ -160,7 +160,7 @@ def shared(mine: Any, n_heads: int, n_kv_heads: int) -> str | None:
         ([head // n_kv_heads for head in range(n_heads)],
          "divide by the size of a group, n_heads / n_kv_heads, not by the "
          "number of groups"),
-        tolerance=0,
+        tolerance=0.0,
     )
 
 
@@ -190,5 +190,5 @@ def visited(mine: Any, queries: int, keys: int, tile: int) -> str | None:
          "up"),
         (queries * (queries + 1) // 2, "these are cells of the triangle, not "
          "tiles"),
-        tolerance=0,
+        tolerance=0.0,
     )

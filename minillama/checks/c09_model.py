@@ -153,7 +153,7 @@ def parameters(
         (right - dim, "the norm before the output is missing"),
         (right - layers * 2 * dim, "each block has two norm vectors"),
         (right - (2 * layers + 1) * dim, "the norms have weights too"),
-        tolerance=0,
+        tolerance=0.0,
     )
 
 
@@ -182,7 +182,7 @@ def room(mine: Any, config: ModelConfig, gigabytes: int) -> str | None:
         (everything // (2 * numbers), "the weights need their place first"),
         ((everything - count_parameters(c)) // (2 * numbers),
          "a weight in 16 bits takes two bytes"),
-        tolerance=0,
+        tolerance=0.0,
     )
 
 
@@ -214,5 +214,5 @@ def depth(mine: Any, budget: int, vocab: int, dim: int) -> str | None:
          "F is about 8/3 of dim, not 4 * dim; ask ffn_hidden_dim"),
         (budget // size, "the two tables have to be paid for first"),
         (left / size, "half a block cannot be built; round down"),
-        tolerance=0,
+        tolerance=0.0,
     )
