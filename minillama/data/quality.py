@@ -162,7 +162,7 @@ class KneserNey:
 
     def ngrams(self, n: int) -> Int64[np.ndarray, "N n"]:
         """The n-grams of one length as rows of token ids."""
-        number = np.arange(len(self.orders[n - 1].keys))
+        number = np.arange(len(self.orders[n - 1].keys), dtype=np.int64)
         columns = []
         for order in reversed(self.orders[:n]):
             number, token = np.divmod(order.keys[number], self.vocab_size)
@@ -171,9 +171,10 @@ class KneserNey:
 
     def _lookup(self, tokens: Sequence[int]) -> int:
         """The number of one n-gram in its order, or -1."""
-        number = np.array([tokens[0]])
-        for order, token in zip(self.orders[1:], tokens[1:]):
-            number = self._find(order, number, np.array([token]))
+        gram = np.array(tokens, dtype=np.int64)
+        number = gram[:1]
+        for n, order in enumerate(self.orders[1:len(gram)], start=1):
+            number = self._find(order, number, gram[n:n + 1])
         return int(number[0])
 
     def _find(
@@ -200,7 +201,8 @@ def _flatten(
         raise ValueError(
             f"sequences: ids run from {tokens.min()} to {tokens.max()}, but "
             f"vocab_size={vocab_size}; try vocab_size={tokens.max() + 1}")
-    return tokens, np.concatenate([np.arange(len(part)) for part in parts])
+    return tokens, np.concatenate(
+        [np.arange(len(part), dtype=np.int64) for part in parts])
 
 
 def _number_ngrams(
@@ -216,7 +218,7 @@ def _number_ngrams(
         text the number of the n-gram that ends there, -1 where the sequence
         is too young for one.
     """
-    keys = [np.arange(vocab_size)]
+    keys = [np.arange(vocab_size, dtype=np.int64)]
     numbers = [tokens]
     for n in range(2, order + 1):
         here = place >= n - 1
@@ -225,7 +227,7 @@ def _number_ngrams(
         key = (np.roll(numbers[-1], 1) * vocab_size + tokens)[here]
         different, number = np.unique(key, return_inverse=True)
         keys.append(different)
-        numbers.append(np.full(len(tokens), -1))
+        numbers.append(np.full(len(tokens), -1, dtype=np.int64))
         numbers[-1][here] = number
     return keys, numbers
 
