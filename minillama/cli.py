@@ -155,10 +155,16 @@ def _complain(message: str) -> int:
 
 def _train(config: TrainConfig) -> int:
     from minillama.data import corpus
+    from minillama.tokenizer import Tokenizer
     from minillama.train import NonFiniteLoss, fit
 
     print(f"text: {config.data or 'the plays of Shakespeare'}")
-    shards = corpus.prepare(config.data, config.model.vocab_size)
+    # Weights of another run can read only what its tokenizer wrote.
+    theirs = Path(config.init_from or "") / "tokenizer.model"
+    tokenizer = (Tokenizer(theirs)
+                 if config.init_from and theirs.is_file() else None)
+    shards = corpus.prepare(
+        config.data, config.model.vocab_size, tokenizer=tokenizer)
     try:
         result = fit(replace(config, data=shards))
     except NonFiniteLoss as error:
@@ -181,6 +187,8 @@ def _generate(config: GenerateConfig) -> int:
         model, tokenizer = samples.load_mini()
     else:
         model, tokenizer = checkpoint.load_model(config.checkpoint)
+    if device.type == "cpu":
+        model.columns_first()
     generator = torch.Generator(device).manual_seed(config.seed)
     for piece in stream(
             model.to(device), tokenizer, config.prompt,
