@@ -157,7 +157,7 @@ def draw_norms(norms: dict[str, dict[str, list[float]]]) -> None:
         for marker, (name, values) in zip("osD", lines.items()):
             axis.semilogy(range(len(values)), values, marker + "-",
                           markersize=4, label=name)
-        axis.set(title=title)
+        axis.set(ylabel=title)
         axis.legend()
     axes[-1].set(xlabel="layer")
     show(picture, alt=(
