@@ -85,6 +85,7 @@ def layer_norm(mine: object, x: Tensor) -> str | None:
     def ours(v: Tensor) -> Tensor:
         return F.rms_norm(v, (v.shape[-1],), eps=0.0)
 
+    x = x - x.mean() + 1  # a mean of almost 0 would hide a slip
     after = ours(x) - ours(x).mean()
     return compare(
         answer(mine, x, ours),
