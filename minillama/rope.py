@@ -131,7 +131,7 @@ def apply(
 def tables(
     angles: Float[Tensor, "T half"], like: Tensor
 ) -> tuple[Float[Tensor, "T half"], Float[Tensor, "T half"]]:
-    """Cosines and sines on the device and in the precision of `like`."""
+    """Cosines and sines, on the device and of the type of `like`."""
     wide = torch.promote_types(like.dtype, torch.float32)
     return (angles.cos().to(like.device, wide),
             angles.sin().to(like.device, wide))

@@ -10,11 +10,12 @@ a benchmark wrote, when the book is built.
     ```
 
 A name with a star stands for all files that fit, one a machine; each of their
-tables says on which it was made. `at` leads to a list of rows, to a dictionary of rows (`*` is a row's key), or
-to one row; whole numbers in it count list items, -1 is the last. A column is
-its heading, the path of its value in the row, and optionally a divisor and a
-format. A file that is not there yet leaves the command and no table; a path
-that is not in the file is a warning, which the build turns into an error.
+tables says on which it was made. `at` leads to a list of rows, to a dictionary
+of rows (`*` is a row's key), or to one row; whole numbers in it count list
+items, -1 is the last. A column is its heading, the path of its value in the
+row, and optionally a divisor and a format. A file that is not there yet leaves
+the command and no table; a path that is not in the file is a warning, which
+the build turns into an error.
 """
 
 from __future__ import annotations
