@@ -96,13 +96,19 @@ def rotate(
     """
     wide = x.to(torch.promote_types(x.dtype, cos.dtype))
     pairs = wide.unflatten(-1, (-1, 2))  # (..., T, K/2, 2)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not _complex_in_memory(wide):
         a, b = pairs.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
     else:
         turned = torch.view_as_real(
             torch.view_as_complex(pairs) * torch.complex(cos, sin))
     return turned.flatten(-2).to(x.dtype)
+
+
+def _complex_in_memory(x: Tensor) -> bool:
+    """Whether the pairs of x lie as complex numbers do; a slice may not."""
+    return (x.stride(-1) == 1 and x.storage_offset() % 2 == 0
+            and all(stride % 2 == 0 for stride in x.stride()[:-1]))
 
 
 def apply(

@@ -213,6 +213,21 @@ def test_tables_are_those_of_apply():
     assert torch.equal(rope.rotate(x, cos, sin), rope.apply(x, angles))
 
 
+@pytest.mark.oracle
+@pytest.mark.parametrize("layout", ["transposed", "odd start", "odd rows"])
+def test_any_layout_in_memory(subject, layout):
+    """Slices and transposes, whose pairs do not lie as complex numbers do."""
+    x, angles = randn(5, 8, dtype=torch.float32), rope.angles(8, 5)
+    odd = torch.zeros(1)
+    view = {"transposed": x.T.contiguous().T,
+            "odd start": torch.cat((odd, x.flatten()))[1:].view(5, 8),
+            "odd rows": torch.cat((x, odd.expand(5, 1)), dim=1)[:, :8],
+            }[layout]
+    assert torch.equal(view, x)
+    torch.testing.assert_close(
+        subject("rope")(view, angles), subject("rope")(x, angles))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_branch_for_compile_is_the_same(monkeypatch, dtype):
     x, angles = randn(2, 6, 8, dtype=dtype), rope.angles(8, 6)
