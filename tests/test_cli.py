@@ -250,6 +250,22 @@ def test_from_training_to_a_sample(
     assert greedy == sample("--temperature", "0", "--seed", "4")
 
 
+def test_going_on_from_other_weights_with_another_text(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The new text is written in the old run's tokenizer."""
+    text = tmp_path / "other.txt"
+    text.write_text(sentences(600, seed=8).upper(), encoding="utf-8")
+    out = tmp_path / "run"
+    assert main(_train(text, out, "--init-from", str(trained))) == 0
+    assert (out / "tokenizer.model").read_bytes() == (
+        trained / "tokenizer.model").read_bytes()
+    assert f"text: {text}" in capfd.readouterr().out
+    assert main(_train(text, tmp_path / "fresh")) == 0
+    assert (tmp_path / "fresh" / "tokenizer.model").read_bytes() != (
+        trained / "tokenizer.model").read_bytes()
+
+
 def test_one_dial_and_every_field() -> None:
     """A preset sets all; a flag changes one field and leaves the others."""
     for name in ("toy", "15M", "7B"):
