@@ -143,7 +143,7 @@ def test_the_run_is_named_after_the_code_that_decides_it(
 
 def test_the_suite_sees_encodings_and_the_book_sees_warnings(started):
     run.unit_tests()
-    run.build_book(afresh=True)
+    run.build_book()
     suite, book = started
     assert suite[1:5] == ["-X", "warn_default_encoding", "-m", "pytest"]
     assert {"-n", "-W", "--keep-going", "--all"} <= set(book)
