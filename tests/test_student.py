@@ -90,8 +90,9 @@ def exercises(path: Path) -> list[str]:
     for cell in cells(path):
         text = student.source(cell)
         if cell["cell_type"] == "markdown":
-            inside = (inside or text.startswith("## Exercises")) and not (
-                text.startswith("## ") and "Exercises" not in text)
+            # One text cell may end a section and begin the next.
+            for heading in re.findall(r"^## (.*)", text, re.M):
+                inside = heading.strip() == "Exercises"
         elif inside:
             section.append(text)
         elif "%pip" not in text:
