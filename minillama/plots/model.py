@@ -120,9 +120,9 @@ def shares(presets: Sequence[str]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, 1.27), ncols=2)
     last = {role: row[-1] for role, row in rows.items()}
     show(picture, alt="Stacked areas over the presets. The embeddings' share "
-         "shrinks as models grow; at the largest the feed-forward layers "
+         "falls to next to nothing; at the largest the feed-forward layers "
          f"hold {last['feed-forward']:.0f} per cent, attention "
-         f"{last['attention']:.0f} per cent, the norms next to nothing.")
+         f"{last['attention']:.0f} per cent, the norms cannot be seen.")
 
 
 @torch.no_grad()
