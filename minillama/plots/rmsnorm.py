@@ -29,8 +29,10 @@ def sphere_and_circle(points: Tensor) -> None:
         1, 2, height=2.8, subplot_kw={"projection": "3d"})
     hue = torch.atan2(points[:, 1] - points[:, 2], points[:, 0])
     for panel, title, normed in (
-            (axes[0], "RMSNorm: a sphere", F.rms_norm(points, (3,), eps=1e-12)),
-            (axes[1], "LayerNorm: a circle", F.layer_norm(points, (3,), eps=1e-12))):
+            (axes[0], "RMSNorm: a sphere",
+             F.rms_norm(points, (3,), eps=1e-12)),
+            (axes[1], "LayerNorm: a circle",
+             F.layer_norm(points, (3,), eps=1e-12))):
         panel.scatter(*normed.T, c=hue, cmap="twilight", s=7, alpha=0.9)
         panel.plot([-1.4, 1.4], [-1.4, 1.4], [-1.4, 1.4], color="0.2",
                    linewidth=1.4)
