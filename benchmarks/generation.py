@@ -25,7 +25,6 @@ from minillama.config import ModelConfig
 from minillama.devices import choose_device
 from minillama.generate import next_tokens
 from minillama.model import Transformer
-from minillama.devices import choose_device
 
 OURS = ("as built", "columns first")
 THEIRS = "Hugging Face generate()"

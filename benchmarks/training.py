@@ -28,10 +28,7 @@ from minillama.data.corpus import prepare
 from minillama.devices import choose_device, precision
 from minillama.metrics import device_peak
 from minillama.model import flops_per_token
-from minillama.devices import choose_device, precision
-from minillama.runs import State
-from minillama.train import new_state
-from minillama.train import train_step
+from minillama.train import new_state, train_step
 
 BASELINE = "Hugging Face, fp32"
 SETTINGS = ("fp32", "fp32+compile", "bf16", "bf16+compile")
