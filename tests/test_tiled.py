@@ -8,6 +8,8 @@ visited, bytes kept for the backward pass, and the largest tensor ever made.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -182,6 +184,14 @@ def test_sixteen_bits_in_and_out():
     for x, y in zip((q, k, v), again):
         gap = (x.grad.double() - y.grad).abs().max()
         assert gap < 2**-6 * y.grad.abs().max()
+
+
+def test_the_sums_inside_are_wide():
+    """1,000 equal scores in bf16: their sum would stick at 256 there."""
+    q, k, v = torch.zeros(3, 1, 1, 1000, 4, dtype=torch.bfloat16)
+    _, log_sum = tiled.forward_tiles(q, k, v, False, 10)
+    assert log_sum.dtype == torch.float32
+    assert (log_sum - math.log(1000)).abs().max() < 1e-5
 
 
 def test_a_tile_of_nothing_is_refused():
