@@ -190,9 +190,10 @@ def load_weights(model: Transformer, weights: dict[str, Any]) -> None:
             "the weights do not fit the model: " + "; ".join(problems[:5])
             + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             + "; build the model with the config stored beside them")
+    own = model.state_dict()  # not `expected`, which may hold copies
     with torch.no_grad():
-        for name, weight in expected.items():
-            weight.copy_(weights[name])
+        for name in expected:
+            own[name].copy_(weights[name])
 
 
 def load_model(
