@@ -190,10 +190,10 @@ def load_weights(model: Transformer, weights: dict[str, Any]) -> None:
             "the weights do not fit the model: " + "; ".join(problems[:5])
             + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             + "; build the model with the config stored beside them")
-    own = model.state_dict()  # not `expected`, which may hold copies
     with torch.no_grad():
-        for name in expected:
-            own[name].copy_(weights[name])
+        # Not into `expected`, which may hold copies; a tied matrix stays.
+        for name, weight in model.state_dict().items():
+            weight.copy_(weights.get(name, weight))
 
 
 def load_model(
