@@ -231,7 +231,7 @@ def test_thirty_kills_of_one_run(
             read(kept)
     assert _lines(out) < STEPS
     # Between seeing the write and the kill, a few may have finished.
-    assert torn >= 4
+    assert torn >= 2
     forker.start(_arguments(data, out, "--resume"))
     assert forker.wait() == 0
     _assert_same_end(undisturbed, out)
