@@ -1,4 +1,4 @@
-"""Pictures of training.
+"""Pictures of training: without grids, which double the bytes of a PNG.
 
 Chapter: notebooks/10_training.ipynb
 """
@@ -88,6 +88,7 @@ def draw_schedule(lines: dict[str, tuple[list[int], list[float]]]) -> None:
         axes.plot([step / 1000 for step in steps], rates, label=name,
                   linestyle=("-", "--", ":")[number % 3])
     axes.set(xlabel="thousand steps", ylabel="learning rate")
+    axes.grid(visible=False)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.legend()
     show(picture, alt=(
@@ -105,6 +106,7 @@ def draw_order(orders: dict[str, list[int]]) -> None:
     for axis, (name, order) in zip(axes, orders.items()):
         axis.plot(range(len(order)), order, ".", markersize=3)
         axis.set(title=name, xlabel="sample number")
+        axis.grid(visible=False)
     axes[0].set(ylabel="window of the text")
     show(picture, alt=(
         "Two clouds of points without pattern: in each epoch every window "
@@ -128,12 +130,13 @@ def draw_failures(
         axis.axhline(start, color="0.5", linestyle=":", linewidth=1)
         axis.plot(range(1, len(losses) + 1), losses)
         axis.set_title(name)
+        axis.grid(visible=False)
         if name in new_text:
             every = len(losses) // len(new_text[name])
             steps = range(every, len(losses) + 1, every)
             line, = axis.plot(steps, new_text[name], "--")
-            axis.text(0.98, 0.93, "new text", color=line.get_color(),
-                      transform=axis.transAxes, ha="right", va="top")
+            axis.text(0.98, 0.6, "new text", color=line.get_color(),
+                      transform=axis.transAxes, ha="right")
     grid.flat[0].set_ylim(0, 1.7 * start)
     for axis in grid[-1]:
         axis.set_xlabel("step")
@@ -158,6 +161,7 @@ def draw_norms(norms: dict[str, dict[str, list[float]]]) -> None:
             axis.semilogy(range(len(values)), values, marker + "-",
                           markersize=4, label=name)
         axis.set(ylabel=title)
+        axis.grid(visible=False)
         axis.legend()
     axes[-1].set(xlabel="layer")
     show(picture, alt=(
@@ -178,14 +182,10 @@ def rate_frames(
     frames = []
     for rate in runs:
         picture, axes = figure(height=3.0)
-        for other, losses in runs.items():
-            mine = other == rate
-            axes.plot(range(1, len(losses) + 1), losses,
-                      color=COLOURS[1] if mine else "0.85",
-                      zorder=2 + mine)
+        axes.plot(range(1, len(runs[rate]) + 1), runs[rate])
         axes.axhline(start, color="0.5", linestyle=":", linewidth=1)
-        axes.set(xlabel="step", ylabel="loss (nats per token)",
-                 ylim=(2.5, 8), title=f"peak learning rate {rate:g}")
+        axes.set(xlabel="step", ylabel="loss", ylim=(2.5, 8))
+        axes.grid(visible=False)
         frames.append((f"peak learning rate {rate:g}", picture))
     return frames
 
@@ -209,7 +209,7 @@ def draw_differences(pairs: dict[str, dict[str, float]]) -> None:
                   transform=axes.get_yaxis_transform())
     axes.set(yticks=[], ylim=(0.6 - len(pairs), 0.7),
              xlabel="bits per byte more than LLaMA's choice")
-    axes.grid(axis="y", visible=False)
+    axes.grid(visible=False)
     show(picture, alt=(
         "A row for each replacement: the mean difference in held-out bits "
         "per byte as a dot on its 95 per cent interval; grey where the "
@@ -235,8 +235,11 @@ def draw_runs(results: dict[str, Any], panels: list[tuple[str, str]]) -> None:
                                 curves.shape[1] + 1)[1:]
             line, = axis.plot(steps, curves.mean(axis=0), label=arm)
             axis.fill_between(steps, curves.min(axis=0), curves.max(axis=0),
-                              color=line.get_color(), alpha=0.25)
+                              color=line.get_color(), alpha=0.25,
+                              linewidth=0)
         axis.legend(frameon=False, handlelength=1, loc="upper right")
+        axis.grid(visible=False)
+    for axis in grid[-1]:
         axis.set_xlabel("step")
     for axis in grid[:, 0]:
         axis.set_ylabel("loss")
@@ -255,7 +258,7 @@ def draw_costs(results: dict[str, Any], arms: list[str]) -> None:
     """
     import numpy as np
 
-    picture, axes = figure(height=3.0)
+    picture, axes = figure(height=2.6)
     for arm in arms:
         runs = [r for r in results["runs"] if r["arm"] == arm]
         curves = np.array([r["curve"] for r in runs])
@@ -264,10 +267,11 @@ def draw_costs(results: dict[str, Any], arms: list[str]) -> None:
         answer = runs[0]["inference_flops_per_token"] / 1e6
         line, = axes.plot(
             spent, curves.mean(axis=0),
-            label=f"{arm}: {answer:.2f} MFLOP a token to use")
+            label=f"{arm} ({answer:.2f} MFLOP a token)")
         axes.fill_between(spent, curves.min(axis=0), curves.max(axis=0),
-                          color=line.get_color(), alpha=0.25)
+                          color=line.get_color(), alpha=0.25, linewidth=0)
     axes.set(xlabel="training operations (TFLOP)", ylabel="training loss")
+    axes.grid(visible=False)
     axes.legend()
     show(picture, alt=(
         "Training loss over training operations for "
