@@ -122,6 +122,21 @@ def test_keep_last(tmp_path: Path) -> None:
     _assert_is(read(checkpoints(tmp_path)[-1]), 100)
 
 
+def test_files_are_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a power cut could leave a whole name on half a file."""
+    calls: list[str] = []
+    flush, rename = checkpoint.flush, os.replace
+    monkeypatch.setattr(checkpoint, "flush", lambda path: (
+        calls.append(path.name), flush(path)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (
+        calls.append("rename"), rename(a, b)))
+    _write(tmp_path, 1)
+    assert set(calls[:5]) == {*FILES, "writing-00000001"}
+    assert calls[5:] == ["rename", "checkpoints", tmp_path.name]
+
+
 def test_a_step_is_written_once(tmp_path: Path) -> None:
     """A good checkpoint is not put at risk for the same step."""
     _write(tmp_path, 3)

@@ -31,7 +31,7 @@ from minillama.checkpoint import checkpoints, load_model, read
 from minillama.config import ModelConfig
 from minillama.data.corpus import prepare
 from minillama.devices import choose_device, choose_dtype
-from minillama.metrics import read_metrics
+from minillama.metrics import MetricsFile, read_metrics
 from minillama.model import Transformer
 from minillama.optim import cosine_lr
 from minillama.shards import validation_ids
@@ -446,6 +446,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, data: Path) -> None:
     seen: list[int] = []
 
     def evaluate(model: Transformer, tokenizer: Tokenizer) -> dict[str, Any]:
+        assert model.training, "sampling and scoring must not change that"
         seen.append(tokenizer.vocab_size)
         return {"extra": 0.5}
 
@@ -485,14 +486,44 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, data: Path) -> None:
     assert stored["config"]["steps"] == 12
 
 
+def test_losses_are_on_the_disk_before_a_checkpoint_is(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or after a power cut the checkpoint would miss lines it needs."""
+    calls: list[str] = []
+    for owner, name in ((MetricsFile, "sync"), (checkpoint, "save")):
+        def noted(*args: Any, _real: Any = getattr(owner, name),
+                  _name: str = name, **kwargs: Any) -> Any:
+            calls.append(_name)
+            return _real(*args, **kwargs)
+        monkeypatch.setattr(owner, name, noted)
+    fit(run_config(data, tmp_path / "run"), log=None)
+    assert calls == ["sync", "save"] * 3
+
+
+def test_samples_differ_from_look_to_look(
+    tmp_path: Path, data: Path
+) -> None:
+    """Even of a model that hardly moves: their seed hangs on the step."""
+    config = run_config(data, tmp_path / "run", max_lr=1e-12)
+    fit(config, log=None)
+    texts = [p.read_text("utf-8")
+             for p in (config.out / "samples").iterdir()]
+    assert len(texts) == 2 and texts[0] != texts[1]
+
+
 def test_the_same_seed_is_the_same_run(tmp_path: Path, data: Path) -> None:
     """Whatever was drawn before it; another seed is another run."""
-    losses = []
+    losses, states = [], []
     for number, seed in enumerate((1, 1, 2)):
         torch.manual_seed(number)
         config = run_config(data, tmp_path / str(number), seed=seed)
         losses.append([r["loss"] for r in fit(config, log=None).metrics])
+        stored = read(checkpoints(config.out)[-1])["training"]
+        states.append(stored["rng"]["cpu"].tolist())
     assert losses[0] == losses[1] != losses[2]
+    # Another model might drop out: the global generator is the run's too.
+    assert states[0] == states[1] != states[2]
 
 
 def test_a_run_in_silence(
