@@ -135,7 +135,7 @@ def draw_failures(
             every = len(losses) // len(new_text[name])
             steps = range(every, len(losses) + 1, every)
             line, = axis.plot(steps, new_text[name], "--")
-            axis.text(0.98, 0.6, "new text", color=line.get_color(),
+            axis.text(0.98, 0.72, "new text", color=line.get_color(),
                       transform=axis.transAxes, ha="right")
     grid.flat[0].set_ylim(0, 1.7 * start)
     for axis in grid[-1]:
@@ -162,7 +162,7 @@ def draw_norms(norms: dict[str, dict[str, list[float]]]) -> None:
                           markersize=4, label=name)
         axis.set(ylabel=title)
         axis.grid(visible=False)
-        axis.legend()
+    axes[-1].legend()
     axes[-1].set(xlabel="layer")
     show(picture, alt=(
         "Two panels over the layers, on a logarithmic scale: "
@@ -290,6 +290,7 @@ def draw_paper_losses(losses: dict[str, dict[int, float]]) -> None:
         axes.plot(list(points), list(points.values()), marker + "-",
                   markersize=4, label=name)
     axes.set(xlabel="billion tokens", ylabel="training loss")
+    axes.grid(visible=False)
     axes.legend(ncols=4, loc="upper center", columnspacing=1,
                 handletextpad=0.4, bbox_to_anchor=(0.5, 1.2))
     show(picture, alt=(
