@@ -33,6 +33,12 @@ def _below_one(owner: object, names: tuple[str, ...]) -> list[str]:
     ]
 
 
+def _above_zero(owner: object, names: tuple[str, ...]) -> list[str]:
+    """Name the fields that must be above 0 and are not."""
+    return [f"{name}={getattr(owner, name)} must be above 0"
+            for name in names if not getattr(owner, name) > 0]
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """How later Llamas stretch RoPE beyond the length they were trained at."""
@@ -100,8 +106,7 @@ class ModelConfig:
                 f"n_kv_heads={self.n_kv_heads} must divide n_heads="
                 f"{self.n_heads}; try one of {fits}"
             )
-        if not self.norm_eps > 0:
-            problems.append(f"norm_eps={self.norm_eps} must be above 0")
+        problems += _above_zero(self, ("norm_eps", "rope_theta"))
         _refuse("ModelConfig", problems)
 
     @property
@@ -220,10 +225,7 @@ class TrainConfig:
             problems.append(
                 f"micro_batch_size={micro} must divide batch_size="
                 f"{self.batch_size}; try one of {fits}")
-        for name in ("max_lr", "grad_clip"):
-            if not getattr(self, name) > 0:
-                problems.append(
-                    f"{name}={getattr(self, name)} must be above 0")
+        problems += _above_zero(self, ("max_lr", "grad_clip"))
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(

@@ -108,6 +108,7 @@ MODEL_REFUSALS = {
            r"n_kv_heads=5 must divide n_heads=32; try one of \[1, 2, 4, 8, "),
     "eps": (dict(norm_eps=0.0), r"norm_eps=0.0 must be above 0"),
     "nan": (dict(norm_eps=math.nan), r"norm_eps=nan must be above 0"),
+    "theta": (dict(rope_theta=0.0), r"rope_theta=0.0 must be above 0"),
 }
 
 
