@@ -83,7 +83,6 @@ def sample(
     return torch.multinomial(probs, 1, generator=generator).squeeze(-1)
 
 
-@torch.inference_mode()
 def next_tokens(
     model: Transformer,
     prompts: list[list[int]],
@@ -136,7 +135,9 @@ def next_tokens(
     for position in range(min(lengths), total):
         if position - origin > room:
             origin = read = position - room // 2
-        logits = model(text[:, read:position], read - origin, cache)[:, -1]
+        with torch.inference_mode():
+            logits = model(
+                text[:, read:position], read - origin, cache)[:, -1]
         drawn = sample(logits, temperature=temperature, top_p=top_p,
                        generator=generator)
         text[:, position] = torch.where(
