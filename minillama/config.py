@@ -138,8 +138,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_dict`; unknown or missing names are refused."""
-        known = {field.name for field in fields(cls)}
-        if odd := sorted(known ^ set(values)):
+        if odd := sorted({f.name for f in fields(cls)} ^ set(values)):
             raise ValueError(
                 f"ModelConfig: fields {odd} are unknown or missing; the file "
                 "was written by another version or is not a model config"
@@ -175,7 +174,7 @@ class TrainConfig:
     max_lr: float = 3e-4
     """Peak learning rate; the schedule ends at a tenth of it."""
     warmup_steps: int = 2000
-    """Steps over which the learning rate climbs linearly from 0."""
+    """Steps of linear climb from 0; a tenth of a run that is no longer."""
     weight_decay: float = 0.1
     """AdamW's decoupled decay, on matrices only."""
     beta1: float = 0.9
@@ -235,6 +234,8 @@ class TrainConfig:
                 problems.append(
                     f"{name}={getattr(self, name)} must not be negative")
         _refuse("TrainConfig", problems)
+        if self.warmup_steps >= self.steps:
+            object.__setattr__(self, "warmup_steps", self.steps // 10)
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> TrainConfig:
@@ -242,9 +243,8 @@ class TrainConfig:
         from minillama.presets import preset
 
         model, training = preset(name)
-        defaults = {"model": model, "preset": name,
-                    "out": Path("runs") / name, **training}
-        return cls(**{**defaults, **overrides})
+        return cls(**{"model": model, "preset": name,
+                      "out": Path("runs") / name, **training, **overrides})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, ready for JSON."""

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from minillama.config import (
     GenerateConfig, ModelConfig, PresetName, RopeScaling, TrainConfig)
 from minillama.model import count_parameters
+from minillama.optim import cosine_lr
 from minillama.swiglu import ffn_hidden_dim
 
 PRESETS = get_args(PresetName)
@@ -154,6 +155,17 @@ def test_a_run_that_cannot_work_is_refused(case):
     fields, message = TRAIN_REFUSALS[case]
     with pytest.raises(ValueError, match="TrainConfig: .*" + message):
         TrainConfig.from_preset("toy", **fields)
+
+
+@pytest.mark.parametrize("steps, warmup", [
+    (1500, 100), (101, 100), (100, 10), (50, 5), (9, 0), (1, 0)])
+def test_a_short_run_climbs_for_a_tenth_of_itself(steps, warmup):
+    """A preset's warm-up fits its own steps; fewer steps need no more flags.
+    """
+    config = TrainConfig.from_preset("toy", steps=steps)
+    assert config.warmup_steps == warmup
+    assert cosine_lr(steps, max_lr=1.0, warmup_steps=config.warmup_steps,
+                     total_steps=steps) == pytest.approx(0.1)
 
 
 def test_all_problems_come_at_once():
