@@ -81,10 +81,10 @@ def fastest(
     """The backend that `auto` stands for.
 
     In 16 bits on a CPU the fused kernel multiplies no faster than in 32, and
-    as long as the T x S matrix is small the written-out formula wins.
+    as long as the B H T S scores fit the caches the written-out formula wins.
     """
-    short = 1 < q.shape[2] and k.shape[2] <= 512
-    if q.device.type == "cpu" and q.dtype.itemsize == 2 and short:
+    small = 1 < q.shape[2] and q.shape[:3].numel() * k.shape[2] <= 2**22
+    if q.device.type == "cpu" and q.dtype.itemsize == 2 and small:
         return "eager"
     return "sdpa"
 

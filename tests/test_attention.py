@@ -182,13 +182,13 @@ def test_bad_input_is_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize("dtype, queries, keys, device, name", [
-    (torch.bfloat16, 512, 512, "cpu", "eager"),
+    (torch.bfloat16, 2048, 2048, "cpu", "eager"),
     (torch.float16, 8, 512, "cpu", "eager"),
-    (torch.bfloat16, 8, 513, "cpu", "sdpa"),
+    (torch.bfloat16, 2048, 2049, "cpu", "sdpa"),
     (torch.bfloat16, 1, 8, "cpu", "sdpa"),
     (torch.float32, 8, 8, "cpu", "sdpa"),
     (torch.bfloat16, 8, 8, "meta", "sdpa")])
-def test_auto_takes_the_formula_for_short_texts_in_16_bits(
+def test_auto_takes_the_formula_for_few_scores_in_16_bits(
         dtype, queries, keys, device, name):
     q = torch.zeros(1, 1, queries, 8, dtype=dtype, device=device)
     k = torch.zeros(1, 1, keys, 8, dtype=dtype, device=device)
