@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from minillama.config import ModelConfig
 from minillama.model import Transformer
 
 NAMES = {
@@ -38,7 +37,7 @@ def twin(model: Transformer) -> Any:
 
     c = model.config
     assert c.rope_scaling is None, "Hugging Face spells scaling otherwise"
-    weight = model.output.weight
+    output = model.output.weight
     other = LlamaForCausalLM(LlamaConfig(
         vocab_size=c.vocab_size, hidden_size=c.dim,
         intermediate_size=model.layers[0].feed_forward.w_up.out_features,
@@ -49,9 +48,9 @@ def twin(model: Transformer) -> Any:
         tie_word_embeddings=c.tie_embeddings, pad_token_id=None,
         bos_token_id=1, eos_token_id=2, attn_implementation="sdpa"))
     other.load_state_dict(
-        {rename(name): halves_first(w, c) if is_turned(name) else w
-         for name, w in model.state_dict().items()})
-    return other.to(weight.device, weight.dtype)
+        {rename(name): arranged(name, weight, c.head_dim)
+         for name, weight in model.state_dict().items()})
+    return other.to(output.device, output.dtype)
 
 
 def rename(name: str) -> str:
@@ -67,7 +66,13 @@ def is_turned(name: str) -> bool:
     return name.endswith(("wq.weight", "wk.weight"))
 
 
-def halves_first(weight: Tensor, config: ModelConfig) -> Tensor:
-    """Rows (0, 1, 2, 3, ...) of each head as (0, 2, ..., 1, 3, ...)."""
-    pairs = weight.unflatten(0, (-1, config.head_dim // 2, 2))
+def arranged(name: str, weight: Tensor, head_dim: int) -> Tensor:
+    """A weight or its gradient with the rows in Hugging Face's order.
+
+    Rows (0, 1, 2, 3, ...) of each head of wq and wk become
+    (0, 2, ..., 1, 3, ...); everything else stays.
+    """
+    if not is_turned(name):
+        return weight
+    pairs = weight.unflatten(0, (-1, head_dim // 2, 2))
     return pairs.transpose(1, 2).flatten(0, 2)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.hugging_face import arranged, rename
 from minillama.attention import attend_eager
 from minillama.config import ModelConfig, RopeScaling
 from minillama.model import Transformer, count_parameters, flops_per_token
@@ -39,34 +40,6 @@ SHAPES = {
 }
 
 # -- Hugging Face's model with our weights ---------------------------------
-
-RENAMED = {
-    "tok_embeddings": "model.embed_tokens", "norm": "model.norm",
-    "output": "lm_head", "attention_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm", "attention.wq":
-    "self_attn.q_proj", "attention.wk": "self_attn.k_proj", "attention.wv":
-    "self_attn.v_proj", "attention.wo": "self_attn.o_proj",
-    "feed_forward.w_gate": "mlp.gate_proj", "feed_forward.w_up":
-    "mlp.up_proj", "feed_forward.w_down": "mlp.down_proj",
-}
-
-
-def hf_name(ours):
-    """Hugging Face's name of one of our parameters."""
-    stem = ours.removesuffix(".weight")
-    if stem.startswith("layers."):
-        _, i, role = stem.split(".", 2)
-        return f"model.layers.{i}.{RENAMED[role]}.weight"
-    return f"{RENAMED[stem]}.weight"
-
-
-def halves(name, weight, head_dim):
-    """Rows of wq and wk from neighbouring pairs to pairs of halves."""
-    if not name.endswith(("wq.weight", "wk.weight")):
-        return weight
-    pairs = weight.view(-1, head_dim // 2, 2, weight.shape[1])
-    return pairs.transpose(1, 2).reshape(weight.shape)
-
 
 def hf_model(config, dtype):
     """An untrained LlamaForCausalLM of the same shape."""
@@ -101,7 +74,7 @@ def twins(model_class, config, dtype):
             p.copy_(torch.randn_like(p) * 0.2 + (p.ndim == 1))
         slots = dict(theirs.named_parameters())
         for name, p in ours.named_parameters():
-            slots[hf_name(name)].copy_(halves(name, p, config.head_dim))
+            slots[rename(name)].copy_(arranged(name, p, config.head_dim))
     return ours, theirs
 
 
@@ -166,8 +139,8 @@ def compare(config, ours, theirs, tolerance):
         F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
     slots = dict(theirs.named_parameters())
     for name, p in ours.named_parameters():
-        want = slots[hf_name(name)].grad
-        got = halves(name, p.grad, config.head_dim)
+        want = slots[rename(name)].grad
+        got = arranged(name, p.grad, config.head_dim)
         torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance,
                                    msg=lambda m, n=name: f"{n}: {m}")
 
@@ -198,7 +171,7 @@ def test_the_oracle_notices_a_forgotten_permutation():
     slots = dict(theirs.named_parameters())
     with torch.no_grad():
         for name, p in ours.named_parameters():
-            slots[hf_name(name)].copy_(p)
+            slots[rename(name)].copy_(p)
         tokens = torch.arange(20)[None]
         gap = (ours(tokens) - theirs(tokens).logits).abs().max()
     assert gap > 0.1

@@ -368,7 +368,8 @@ def test_200_steps_overlay_hugging_faces(tmp_path: Path, data: Path) -> None:
     Their side is LlamaForCausalLM, torch.optim.AdamW and PyTorch's clipping;
     the schedule is written out. In float32, with one thread.
     """
-    from tests.test_model import halves, hf_model, hf_name
+    from benchmarks.hugging_face import arranged, rename
+    from tests.test_model import hf_model
 
     model = ModelConfig.preset("mini", vocab_size=VOCAB, max_seq_len=32)
     config = run_config(data, tmp_path, model=model, steps=200, max_lr=1e-3,
@@ -376,7 +377,7 @@ def test_200_steps_overlay_hugging_faces(tmp_path: Path, data: Path) -> None:
     state = new_state(config)
     theirs = hf_model(model, torch.float32).train()
     theirs.load_state_dict({
-        hf_name(name): halves(name, weight, model.head_dim)
+        rename(name): arranged(name, weight, model.head_dim)
         for name, weight in state.model.state_dict().items()})
     weights = list(theirs.parameters())
     optimizer = torch.optim.AdamW(
