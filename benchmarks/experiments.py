@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import statistics
 import sys
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from minillama import ablations
 from minillama.data.corpus import prepare
+from minillama.files import replace_bytes
 
 OUT = (Path(__file__).resolve().parent.parent
        / "minillama" / "samples" / "experiments.json")
@@ -61,9 +61,7 @@ def save(out: Path, results: dict[str, Any]) -> None:
     runs = ",\n".join("  " + json.dumps(run) for run in results["runs"])
     text = json.dumps(head, indent=1)[:-2] + (
         f',\n "settings": {{\n{arms}\n }},\n "runs": [\n{runs}\n ]\n}}\n')
-    part = out.with_suffix(".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, out)
+    replace_bytes(out, text.encode())
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from benchmarks import harness
 from minillama.checkpoint import load_model
 from minillama.config import TrainConfig
 from minillama.data import fetch
-from minillama.data.corpus import prepare
 from minillama.devices import choose_device
 from minillama.generate import generate
 from minillama.train import fit
@@ -65,12 +64,9 @@ def main() -> None:
     parser.add_argument("--preset", default="toy")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    base = TrainConfig.from_preset(args.preset)
-    data = prepare(None, base.model.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig.from_preset(
-            args.preset, data=data, out=Path(folder) / "run",
-            device=args.device)
+        config = harness.on_the_plays(
+            args.preset, out=Path(folder) / "run", device=args.device)
         measured = measure(config)
     path, rows = harness.store("first_run", {
         "settings": {"preset": args.preset, "steps": config.steps},

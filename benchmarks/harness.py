@@ -18,11 +18,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from minillama.config import TrainConfig
+from minillama.data.corpus import prepare
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -31,6 +35,12 @@ CLOCKS: dict[str, Callable[[], float]] = {
 
 Times = dict[str, dict[str, list[float]]]
 """Seconds by clock and side, one figure a turn."""
+
+
+def on_the_plays(preset: str, **overrides: Any) -> TrainConfig:
+    """A preset's run on the prepared plays, with single fields overridden."""
+    config = TrainConfig.from_preset(preset, **overrides)
+    return replace(config, data=prepare(None, config.model.vocab_size))
 
 
 def take_turns(

@@ -21,7 +21,6 @@ from typing import Any
 
 from benchmarks import harness
 from minillama.config import TrainConfig
-from minillama.data.corpus import prepare
 from minillama.devices import choose_device
 from minillama.metrics import Meter, MetricsFile
 from minillama.runs import log_speed, progress_line, resume_state, save_state
@@ -76,10 +75,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--dtype", default="fp32")
     args = parser.parse_args()
-    config = TrainConfig.from_preset(
+    config = harness.on_the_plays(
         args.preset, batch_size=args.batch_size, micro_batch_size=None,
         dtype=args.dtype, device="cpu")
-    config = replace(config, data=prepare(None, config.model.vocab_size))
     with tempfile.TemporaryDirectory() as folder:
         work = chores(replace(config, out=Path(folder)))
         work["checkpoint"][0]()  # something to resume from

@@ -24,7 +24,6 @@ import torch
 from benchmarks import harness
 from benchmarks.hugging_face import twin
 from minillama.config import TrainConfig
-from minillama.data.corpus import prepare
 from minillama.devices import choose_device, precision
 from minillama.metrics import device_peak
 from minillama.model import flops_per_token
@@ -138,10 +137,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    base = TrainConfig.from_preset(
+    base = harness.on_the_plays(
         args.preset, batch_size=args.batch_size, micro_batch_size=None,
         device=args.device)
-    base = replace(base, data=prepare(None, base.model.vocab_size))
     device, length = choose_device(args.device), base.model.max_seq_len
     times = harness.take_turns(
         make_sides(base, args.settings), turns=args.turns, warm_up=1)

@@ -29,6 +29,7 @@ from minillama import train
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import (
     Block, LayerCache, Tables, Transformer, flops_per_token)
+from minillama.shards import validation_ids
 from minillama.tokenizer import Tokenizer
 
 
@@ -343,8 +344,7 @@ def run(
 def held_out_bits(model: Transformer, data: Path) -> float:
     """Bits per byte on all held-out text of a folder."""
     tokenizer = Tokenizer(Path(data) / "tokenizer.model")
-    return train.evaluate_loss(
-        model, tokenizer, train.validation_ids(data))[1]
+    return train.evaluate_loss(model, tokenizer, validation_ids(data))[1]
 
 
 def costs(model: nn.Module, config: TrainConfig) -> dict[str, int]:

@@ -179,8 +179,8 @@ def _generate(config: GenerateConfig) -> int:
     import torch
 
     from minillama import checkpoint, samples
-    from minillama.generate import stream
     from minillama.devices import choose_device
+    from minillama.generate import stream
 
     device = choose_device(config.device)
     if config.checkpoint is None:

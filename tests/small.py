@@ -49,6 +49,18 @@ def corpus(folder: Path, count: int = 600) -> Path:
     return prepare(text, VOCAB, cache=folder / "cache")
 
 
+def made_up_words(folder: Path, seed: int, lines: int) -> Path:
+    """A prepared corpus of made-up words, with a vocabulary of 300."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("aeioulmnrst", k=draw.randint(2, 7)))
+             for _ in range(200)]
+    text = folder / "words.txt"
+    text.write_text(
+        "\n".join(" ".join(draw.choices(words, k=9)) for _ in range(lines)),
+        encoding="utf-8")
+    return prepare(text, 300, cache=folder)
+
+
 def tokenizer_of(data: Path) -> Tokenizer:
     """The tokenizer of a prepared corpus."""
     return Tokenizer(data / "tokenizer.model")

@@ -10,7 +10,6 @@ by how often its interval holds the truth; `run` by being its own prefix.
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,9 @@ from torch.nn import functional as F
 
 from minillama import ablations
 from minillama.config import ModelConfig
-from minillama.data.corpus import prepare
 from minillama.model import Block
 from minillama.train import next_token_loss
+from tests.small import made_up_words
 
 SMALL = ModelConfig(
     32, 2, 2, multiple_of=4, vocab_size=300, max_seq_len=24)
@@ -30,13 +29,8 @@ SMALL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared corpus of made-up words: no network, one second."""
-    draw, folder = random.Random(3), tmp_path_factory.mktemp("words")
-    words = ["".join(draw.choices("aeioulmnrst", k=draw.randint(2, 7)))
-             for _ in range(200)]
-    text = "\n".join(" ".join(draw.choices(words, k=9)) for _ in range(800))
-    (folder / "words.txt").write_text(text, encoding="utf-8")
-    return prepare(folder / "words.txt", 300, cache=folder)
+    """No network, one second."""
+    return made_up_words(tmp_path_factory.mktemp("words"), 3, 800)
 
 
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ import pytest
 from benchmarks import experiments
 from minillama import ablations, train
 from minillama.config import ModelConfig
-from minillama.data.corpus import prepare
+from tests.small import made_up_words
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = ["llama", "post-norm"]
@@ -39,13 +38,8 @@ COMPARED_AT_EQUAL_SIZE = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared corpus of made-up words: no network, one second."""
-    draw, folder = random.Random(5), tmp_path_factory.mktemp("words")
-    words = ["".join(draw.choices("aeioulmnrst", k=draw.randint(2, 7)))
-             for _ in range(200)]
-    text = "\n".join(" ".join(draw.choices(words, k=9)) for _ in range(400))
-    (folder / "words.txt").write_text(text, encoding="utf-8")
-    return prepare(folder / "words.txt", 300, cache=folder)
+    """No network, one second."""
+    return made_up_words(tmp_path_factory.mktemp("words"), 5, 400)
 
 
 def outcome(results: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ The first code cell of each chapter, tagged `setup`, is `show.SETUP_CELL`.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from minillama.files import replace_bytes
 from minillama.show import SETUP_CELL
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -91,11 +91,8 @@ def execute(path: Path) -> None:
             record_timing=False, resources={"metadata": {"path": folder}})
         client.execute()
     clean(notebook)
-    text = nbformat.writes(notebook) + "\n"
     # Written whole or not at all: a reader may have the file open.
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+    replace_bytes(path, (nbformat.writes(notebook) + "\n").encode())
 
 
 def main(names: list[str]) -> int:
