@@ -3,8 +3,8 @@
 A chapter never holds a pasted copy of the package: `show(RMSNorm)` prints
 what is really installed, so the page cannot fall behind the code.
 
-The first code cell of every chapter is `SETUP_CELL`, and this is the one
-place where it is written; `python run.py notebooks` puts it into the chapters.
+The first code cell of every chapter is `setup_cell(chapter)`, and this is the
+one place where it is written; `python run.py notebooks` puts it in.
 """
 
 from __future__ import annotations
@@ -18,8 +18,27 @@ SETUP_CELL = """\
 try:
     import minillama
 except ImportError:  # on Colab: install this edition, once
-    %pip install -q git+https://github.com/OWNER/minillama@v0.1.0
+    %pip install -q {packages}
 """
+ADDRESS = "git+https://github.com/OWNER/minillama@v0.1.0"
+"""This edition; never a branch, never a bare name of an index."""
+EXTRAS = {"01_web_data": "data", "02_curated_data": "data",
+          "03_mixture": "data"}
+"""What a chapter needs besides the package's own dependencies."""
+ALSO = {"13_scaling": "ipyparallel"}
+"""Other packages that a chapter installs on Colab."""
+
+
+def setup_cell(chapter: str) -> str:
+    """The first code cell of a chapter, such as `07_rope`.
+
+    Colab has torch, numpy and matplotlib; nothing reinstalls them.
+    """
+    packages = (f'"minillama[{EXTRAS[chapter]}] @ {ADDRESS}"'
+                if chapter in EXTRAS else ADDRESS)
+    if chapter in ALSO:
+        packages += f" {ALSO[chapter]}"
+    return SETUP_CELL.format(packages=packages)
 
 
 def show(*objects: Any, docs: str = "first") -> None:

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from minillama.show import SETUP_CELL
+from minillama.show import ADDRESS, setup_cell
 from tools import publish, tree
 from tools.shell import ROOT, Failed
 
@@ -58,7 +58,8 @@ def test_one_address_everywhere():
     url = project["project"]["urls"]["Repository"]
     version = project["project"]["version"]
     assert CONFIG["repository"]["url"] == url
-    assert SETUP_CELL.rstrip().endswith(f"git+{url}@v{version}")
+    assert ADDRESS == f"git+{url}@v{version}"
+    assert setup_cell("07_rope").rstrip().endswith(ADDRESS)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert cited["repository-code"] == url
     address = publish.address()

@@ -370,10 +370,14 @@ def test_data_folders_of_the_package_are_not_ignored():
 
 
 def extras(names: str) -> set[str]:
-    """Distributions that these extras name."""
+    """Distributions that these extras name, one extra through another."""
     optional = PYPROJECT["project"]["optional-dependencies"]
-    return {canonicalize_name(Requirement(text).name)
-            for name in names.split(",") for text in optional[name]}
+    found = set()
+    for text in (text for name in names.split(",") for text in optional[name]):
+        need = Requirement(text)
+        found |= (extras(",".join(need.extras)) if need.name == "minillama"
+                  else {canonicalize_name(need.name)})
+    return found
 
 
 def base() -> set[str]:
@@ -404,9 +408,10 @@ def test_constraints_pin_every_direct_dependency_within_its_bounds():
     assert base() | extras(environment.EXTRAS) <= set(pins)
     assert pins["torch"] == "2.13.0"
     project = PYPROJECT["project"]
-    for text in [*project["dependencies"],
-                 *project["optional-dependencies"]["book"],
-                 *project["optional-dependencies"]["test"]]:
+    optional = project["optional-dependencies"]
+    asked = [text for name in ("book", "data", "eval", "hf", "test")
+             for text in optional[name] if not text.startswith("minillama[")]
+    for text in [*project["dependencies"], *asked]:
         need = Requirement(text)
         pin = pins[canonicalize_name(need.name)]
         assert need.specifier.contains(pin), f"{text} against {pin}"
@@ -479,10 +484,13 @@ TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
 
 
 def test_every_module_has_a_test_file_of_its_name():
-    """Pictures share tests/test_plots.py, exercises tests/test_checks.py."""
+    """Pictures share tests/test_plots.py, exercises tests/test_checks.py.
+
+    The verbs of the command line are tested with what they call.
+    """
     tests = {path.stem for path in FILES if path.parts[0] == "tests"}
     bare = [module for module, path in modules().items()
-            if room(module) not in {"", "plots", "checks", "__main__"}
+            if room(module) not in {"", "plots", "checks", "cli", "__main__"}
             and path.stem != "__init__"
             and f"test_{TESTED_WITH.get(path.stem, path.stem)}" not in tests]
     assert bare == []
@@ -535,7 +543,8 @@ def test_the_stamp_follows_what_is_installed(monkeypatch, tmp_path):
 
 
 def test_the_wheel_asks_for_what_it_needs_and_the_room_lends_no_more():
-    lent = wheel_room.closure(["minillama", *wheel_room.VISITORS])
+    lent = wheel_room.closure(["minillama[data]", *wheel_room.VISITORS])
     assert {"torch", "numpy", "matplotlib", "ipykernel", "nbval"} <= lent
+    assert {"warcio", "resiliparse"} <= lent
     assert not {"transformers", "hypothesis", "jupyter-book"} & lent
     assert "sys.path.append" in textwrap.dedent(wheel_room.DOOR)

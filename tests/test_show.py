@@ -14,7 +14,7 @@ import textwrap
 import pytest
 
 from minillama import attention, model, norm, rope, swiglu
-from minillama.show import SETUP_CELL, show
+from minillama.show import setup_cell, show
 
 OBJECTS = [
     item
@@ -86,18 +86,21 @@ def test_what_cannot_be_shown_is_refused():
         show(norm, docs="some")
 
 
-def test_the_setup_cell_installs_only_what_is_missing():
+@pytest.mark.parametrize("chapter, asked", [
+    ("07_rope", "-q git+https://"),
+    ("01_web_data", '-q "minillama[data] @ git+https://')])
+def test_the_setup_cell_installs_only_what_is_missing(chapter, asked):
     # IPython's %pip is no Python: stand a marker in its place.
     lines = [line.replace("%pip install", "installed = '")
              + ("'" if "%pip" in line else "")
-             for line in SETUP_CELL.splitlines()]
+             for line in setup_cell(chapter).splitlines()]
     scope: dict = {}
     exec("\n".join(lines), scope)
     assert "minillama" in scope and "installed" not in scope
     scope = {"__builtins__": {"__import__": _refuse,
                               "ImportError": ImportError}}
     exec("\n".join(lines), scope)
-    assert scope["installed"].strip().startswith("-q git+https://")
+    assert scope["installed"].strip().startswith(asked)
 
 
 def _refuse(name, *rest):

@@ -5,7 +5,7 @@ chapter runs in an empty folder. Kept are sources, outputs and execution
 counts (nbval compares nothing in a cell that lacks both); gone are timings,
 machine details and random cell ids.
 
-The first code cell of each chapter, tagged `setup`, is `show.SETUP_CELL`.
+The first code cell of each chapter, tagged `setup`, is `show.setup_cell`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from minillama.files import replace_bytes
-from minillama.show import SETUP_CELL
+from minillama.show import setup_cell
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 KEPT = ("tags", "cellView", "mystnb", "alt")
@@ -68,12 +68,12 @@ def _joined(outputs: list) -> list:
     return result
 
 
-def set_up(notebook: nbformat.NotebookNode) -> None:
+def set_up(notebook: nbformat.NotebookNode, chapter: str) -> None:
     """Put the one setup cell in place of whatever the chapter has there."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if "minillama" in cell.source and "%pip" in cell.source:
-                cell.source = SETUP_CELL.strip()
+                cell.source = setup_cell(chapter).strip()
                 cell.metadata["tags"] = ["setup", "hide-input"]
             return
 
@@ -81,7 +81,7 @@ def set_up(notebook: nbformat.NotebookNode) -> None:
 def execute(path: Path) -> None:
     """Run one chapter and write it back."""
     notebook = nbformat.read(path, as_version=4)
-    set_up(notebook)
+    set_up(notebook, path.stem)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -16,9 +16,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from minillama import show
+
 # Besides what the wheel asks for: what Colab has, and what runs nbval.
 VISITORS = ("matplotlib", "ipykernel", "nbval", "pytest", "pytest-xdist",
-            "pip", "setuptools")
+            "pip", "setuptools", "ipyparallel")
 
 DOOR = '''"""Let in what the wheel asks for; made by tools/wheel_room.py."""
 
@@ -45,21 +47,28 @@ sys.path.append({lender!r})
 
 
 def closure(names: list[str]) -> set[str]:
-    """These distributions and all that they require, extras left out."""
+    """These distributions and all that they require, as `name` or `name[x]`.
+
+    Extras are followed only where they are asked for.
+    """
     seen: set[str] = set()
     while names:
-        name = canonicalize_name(names.pop())
-        if name in seen:
+        asked = Requirement(names.pop())
+        name = canonicalize_name(asked.name)
+        if (key := f"{name}{sorted(asked.extras)}") in seen:
             continue
-        seen.add(name)
+        seen |= {key, name}
         try:
             required = metadata.requires(name) or []
         except metadata.PackageNotFoundError:
             continue  # for another system, or optional
         for text in required:
             need = Requirement(text)
-            if need.marker is None or need.marker.evaluate({"extra": ""}):
-                names.append(need.name)
+            if need.marker is None or any(
+                    need.marker.evaluate({"extra": extra})
+                    for extra in ("", *asked.extras)):
+                need.marker = need.url = None
+                names.append(str(need))
     return seen
 
 
@@ -70,7 +79,9 @@ def fill(room: Path, wheel: Path) -> None:
             else room / "lib" / version) / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    open_to = closure(["minillama", *VISITORS])
+    # The extras that some chapter's first cell installs.
+    extras = ",".join(sorted(set(show.EXTRAS.values())))
+    open_to = closure([f"minillama[{extras}]", *VISITORS])
     packages = metadata.packages_distributions()
     closed = sorted(
         name for name, owners in packages.items()
