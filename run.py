@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 def book_steps(train: bool) -> list[Step]:
     """Install, train, build."""
-    steps = environment.steps(Step)
+    steps = environment.steps(Step, environment.READING)
     if train:
         steps += toy.steps(Step)
     return [*steps, Step("build the book into _build/html", "1 minute at most",
@@ -51,7 +51,7 @@ def book_steps(train: bool) -> list[Step]:
 def test_steps() -> list[Step]:
     """Everything that `.ci/run` checks, in the order of the README."""
     return [
-        *environment.steps(Step),
+        *environment.steps(Step, environment.TESTING),
         Step("run the unit tests", "5 minutes", unit_tests),
         Step("install the built wheel, alone, and run every chapter there",
              "10 minutes; 2 MB of Shakespeare the first time", run_chapters),
@@ -145,7 +145,8 @@ def test(args: argparse.Namespace) -> None:
         f"compare {mine.name} with independent implementations", "1 minute",
         lambda: call(environment.python(), "-m", "pytest", "tests", "-q",
                      "-rs", "--mine", mine, OMP_NUM_THREADS="1"))
-    carry_out([*environment.steps(Step), judge], args.plan)
+    carry_out([*environment.steps(Step, environment.TESTING), judge],
+              args.plan)
 
 
 def in_environment(module: str, *names: str) -> None:

@@ -405,7 +405,7 @@ def test_constraints_pin_every_direct_dependency_within_its_bounds():
     pins = {canonicalize_name(name): version for name, _, version in
             (line.partition("==") for line in lines
              if line and not line.startswith("#"))}
-    assert base() | extras(environment.EXTRAS) <= set(pins)
+    assert base() | extras(environment.TESTING) <= set(pins)
     assert pins["torch"] == "2.13.0"
     project = PYPROJECT["project"]
     optional = project["optional-dependencies"]
@@ -424,7 +424,7 @@ def test_conda_installs_the_same():
     names = [re.split(r"[<>=]", text)[0] for text in plain]
     assert names == ["python", "pip"]
     assert pip["pip"] == ["--constraint constraints.txt",
-                          f"-e .[{environment.EXTRAS}]"]
+                          f"-e .[{environment.TESTING}]"]
     bounds = plain[0].removeprefix("python")
     assert bounds.split(",")[0] == PYPROJECT["project"]["requires-python"]
 
@@ -523,7 +523,7 @@ def test_run_py_needs_the_standard_library_alone():
 
 
 def test_an_old_python_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr(environment, "ready", lambda: False)
+    monkeypatch.setattr(environment, "ready", lambda extras: False)
     monkeypatch.setattr(sys, "version_info", (3, 10, 2))
     with pytest.raises(environment.Failed, match="too old; use 3.11"):
         environment.make()
@@ -534,12 +534,24 @@ def test_the_stamp_follows_what_is_installed(monkeypatch, tmp_path):
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"),
                                      encoding="utf-8")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
-    before = environment.fingerprint()
+    before = environment.fingerprint("book")
     text = (tmp_path / "constraints.txt").read_bytes()
     (tmp_path / "constraints.txt").write_bytes(text.replace(b"\n", b"\r\n"))
-    assert environment.fingerprint() == before, "line ends mean nothing"
+    assert environment.fingerprint("book") == before, "line ends mean nothing"
     (tmp_path / "constraints.txt").write_bytes(text + b"extra==1\n")
-    assert environment.fingerprint() != before
+    assert environment.fingerprint("book") != before
+
+
+def test_what_tests_need_holds_what_readers_need(monkeypatch, tmp_path):
+    assert extras(environment.READING) <= extras(environment.TESTING)
+    monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(environment, "already_inside", lambda: False)
+    for installed, enough in [(environment.READING, False),
+                              (environment.TESTING, True)]:
+        environment.STAMP.write_text(environment.fingerprint(installed),
+                                     encoding="utf-8")
+        assert environment.ready(environment.READING)
+        assert environment.ready(environment.TESTING) is enough
 
 
 def test_the_wheel_asks_for_what_it_needs_and_the_room_lends_no_more():

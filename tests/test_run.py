@@ -27,7 +27,7 @@ def run_py(*arguments: object, cwd: Path = ROOT) -> tuple[int, str, str]:
 
 
 def test_plans_name_what_is_done_downloaded_and_taken(monkeypatch):
-    monkeypatch.setattr(environment, "ready", lambda: False)
+    monkeypatch.setattr(environment, "ready", lambda extras: False)
     monkeypatch.setattr(toy, "done", lambda: Path("nowhere"))
     plan = {step.what: step.cost for step in run.book_steps(train=True)}
     install, train, build = plan
@@ -39,7 +39,7 @@ def test_plans_name_what_is_done_downloaded_and_taken(monkeypatch):
 
 
 def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
-    monkeypatch.setattr(environment, "ready", lambda: True)
+    monkeypatch.setattr(environment, "ready", lambda extras: True)
     finished = tmp_path / "finished"
     finished.touch()
     monkeypatch.setattr(toy, "done", lambda: finished)

@@ -21,12 +21,15 @@ from tools.shell import ROOT, Failed, call
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from.txt"
 ROOM = ROOT / "build" / "wheel-room"
-EXTRAS = "book,test"
+READING = "book,data"
+"""What a reader of the chapters needs."""
+TESTING = "book,test"
+"""What the tests compare with besides; holds all that reading needs."""
 
 
-def fingerprint() -> str:
+def fingerprint(extras: str) -> str:
     """Changes with everything that decides what is installed."""
-    text = f"{sys.version} {sys.platform} {VENV} {EXTRAS}".encode()
+    text = f"{sys.version} {sys.platform} {VENV} {extras}".encode()
     for name in ("pyproject.toml", "constraints.txt"):
         # Line ends differ between systems, and mean nothing here.
         text += (ROOT / name).read_bytes().replace(b"\r\n", b"\n")
@@ -44,11 +47,11 @@ def already_inside() -> bool:
                for source in sources)
 
 
-def ready() -> bool:
+def ready(extras: str) -> bool:
     """Whether there is nothing to install."""
     return already_inside() or (
-        STAMP.is_file()
-        and STAMP.read_text(encoding="utf-8") == fingerprint())
+        STAMP.is_file() and STAMP.read_text(encoding="utf-8") in (
+            fingerprint(extras), fingerprint(TESTING)))
 
 
 def _program(folder: Path, name: str) -> Path:
@@ -68,33 +71,36 @@ def python() -> Path:
     return Path(sys.executable) if already_inside() else tool("python")
 
 
-def steps(step: Callable[..., object]) -> list:
+def steps(step: Callable[..., object], extras: str) -> list:
     """What a plan says about installing: one line, or none."""
-    if ready():
+    if ready(extras):
         return []
-    size = ("about 400 MB; on Linux about 3 GB where pip picks torch for "
-            "NVIDIA cards" if sys.platform == "linux" else "about 400 MB")
+    minutes, size = ((2, "500 MB") if extras == READING else (3, "1 GB"))
+    more = ("; on Linux 3 GB more where pip picks torch for NVIDIA cards"
+            if sys.platform == "linux" else "")
     return [step("make the folder .venv and install minillama and its tools",
-                 f"3 minutes on a fast line; downloads {size}", make)]
+                 f"{minutes} minutes on a fast line; downloads about {size}"
+                 f"{more}", lambda: make(extras))]
 
 
-def make() -> None:
+def make(extras: str = TESTING) -> None:
     """Create .venv and install, unless that has been done."""
-    if ready():
+    if ready(extras):
         return
     if not (3, 11) <= sys.version_info[:2]:
         raise Failed(f"Python {sys.version.split()[0]} is too old; use 3.11, "
                      "3.12 or 3.13")
-    try:
-        venv.create(VENV, with_pip=True, clear=VENV.exists())
-    except Exception as error:
-        raise Failed(
-            f"could not make {VENV.name} ({error}); on Debian and Ubuntu "
-            "`sudo apt install python3-venv` helps") from error
-    # The pip that Python ships misreads the extras of newer packages.
-    pip("install", "--upgrade", "pip")
-    pip("install", "-c", "constraints.txt", "-e", f".[{EXTRAS}]")
-    STAMP.write_text(fingerprint(), encoding="utf-8")
+    if not ready(READING):  # else only the rest is missing
+        try:
+            venv.create(VENV, with_pip=True, clear=VENV.exists())
+        except Exception as error:
+            raise Failed(
+                f"could not make {VENV.name} ({error}); on Debian and Ubuntu "
+                "`sudo apt install python3-venv` helps") from error
+        # The pip that Python ships misreads the extras of newer packages.
+        pip("install", "--upgrade", "pip")
+    pip("install", "-c", "constraints.txt", "-e", f".[{extras}]")
+    STAMP.write_text(fingerprint(extras), encoding="utf-8")
 
 
 def pip(*arguments: str) -> None:
