@@ -8,6 +8,7 @@ and a key stays what it was.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -76,3 +77,24 @@ def arranged(name: str, weight: Tensor, head_dim: int) -> Tensor:
         return weight
     pairs = weight.unflatten(0, (-1, head_dim // 2, 2))
     return pairs.transpose(1, 2).flatten(0, 2)
+
+
+def twin_tokenizer(path: Path) -> Any:
+    """Hugging Face's fast tokenizer with the pieces of a SentencePiece file.
+
+    As it comes it drops the first of several spaces at the start of a text;
+    the two settings below are SentencePiece's. BOS is left to the caller.
+
+    Args:
+        path: the SentencePiece model, named `tokenizer.model`.
+    """
+    from tokenizers import normalizers
+    from transformers import LlamaTokenizer, PreTrainedTokenizerFast
+
+    inner = LlamaTokenizer.from_pretrained(path.parent).backend_tokenizer
+    inner.normalizer = normalizers.Sequence([
+        normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.pre_tokenizer = None
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>",
+        unk_token="<unk>")

@@ -481,7 +481,9 @@ def test_ci_runs_the_readmes_command():
 
 # Small rooms that are tested where they are used.
 TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
-               "presets": "config", "text_stream": "tokenizer"}
+               "presets": "config", "text_stream": "tokenizer",
+               "protocol": "evaluate", "hugging_face": "scorers",
+               "originals": "tasks", "commonsense": "tasks"}
 
 
 def test_every_module_has_a_test_file_of_its_name():

@@ -1,0 +1,208 @@
+"""Each benchmark's file becomes the right questions.
+
+Checked on made-up files in the original formats: one item of each against
+its prompt written out here by hand, the rest for counts and labels; on real
+files where a copy is at hand; and every kind of damage a file can have.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from minillama.evals.evaluate import Options, items_of
+from minillama.evals.tasks import GROUPS, TASKS, choose_tasks
+from tests.originals import COUNT, write_all, write_lines
+from tests.real import real_data
+
+COMMON_SENSE = [task.name for task in GROUPS["commonsense"]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("name", COMMON_SENSE)
+@pytest.mark.parametrize("wording", ["paper", "harness"])
+def test_every_row_becomes_an_item(data, name, wording):
+    items = items_of(TASKS[name], data, Options(wording))
+    assert len(items) == COUNT >= 30
+    assert len({item.id for item in items}) == COUNT
+    for item in items:
+        assert 0 <= item.gold < len(item.choices)
+        for context, continuation in item.pairs():
+            assert context == context.rstrip(" ")
+            assert continuation.startswith(" ") and continuation.strip()
+    assert len({item.gold for item in items}) > 1
+
+
+def one(folder: Path, name: str, file: str, row: dict, label: str = "",
+        wording: str = "paper"):
+    """The only item of a file with one row."""
+    place = folder / name
+    shutil.rmtree(place, ignore_errors=True)
+    write_lines(place / file, [row])
+    if label:
+        (place / file.replace(".jsonl", "-labels.lst")).write_text(
+            label + "\n", encoding="utf-8")
+    [item] = items_of(TASKS[name], folder, Options(wording))
+    return item.pairs(), item.gold
+
+
+def test_boolq(tmp_path):
+    row = {"question": "is rain wet", "passage": "Rain is water.",
+           "answer": True, "title": "Rain"}
+    assert one(tmp_path, "boolq", "dev.jsonl", row) == ([
+        ("Rain is water.\nquestion: is rain wet?\nanswer:", " no"),
+        ("Rain is water.\nquestion: is rain wet?\nanswer:", " yes")], 1)
+    [(context, _), _], _ = one(
+        tmp_path, "boolq", "dev.jsonl", row, wording="harness")
+    assert context == "Rain is water.\nQuestion: is rain wet?\nAnswer:"
+
+
+def test_piqa(tmp_path):
+    row = {"goal": "Dry a hat", "sol1": "Hang it up.", "sol2": "Sink it."}
+    assert one(tmp_path, "piqa", "valid.jsonl", row, "0") == ([
+        ("Dry a hat", " Hang it up."), ("Dry a hat", " Sink it.")], 0)
+    [(context, _), _], _ = one(
+        tmp_path, "piqa", "valid.jsonl", row, "0", wording="harness")
+    assert context == "Question: Dry a hat\nAnswer:"
+
+
+def test_siqa(tmp_path):
+    row = {"context": "Ann fell.", "question": "What next?",
+           "answerA": "sleep", "answerB": "get up", "answerC": "sing"}
+    pairs, gold = one(tmp_path, "siqa", "dev.jsonl", row, "2")
+    assert pairs[gold] == ("Q: Ann fell. What next?\nA:", " get up")
+
+
+def test_hellaswag(tmp_path):
+    row = {"ind": 7, "activity_label": "Door", "ctx_a": "A man stands.",
+           "ctx_b": "the man", "ctx": "A man stands. the man",
+           "label": "3", "endings": [
+               "[title] a", "b [title] C [step] d", "c", " opens it."]}
+    pairs, gold = one(tmp_path, "hellaswag", "hellaswag_val.jsonl", row)
+    assert pairs[1] == ("Door: A man stands. the man", " b [title] C [step] d")
+    pairs, gold = one(tmp_path, "hellaswag", "hellaswag_val.jsonl", row,
+                      wording="harness")
+    assert gold == 3
+    assert pairs[1] == ("Door: A man stands. The man", " b. C d")
+    assert pairs[3][1] == " opens it."
+
+
+def test_winogrande_scores_the_same_ending_after_each_option(tmp_path):
+    row = {"qID": "x", "sentence": "The cup is not in the bag as _ is big.",
+           "option1": "the cup", "option2": "the bag", "answer": "1"}
+    assert one(tmp_path, "winogrande", "dev.jsonl", row) == ([
+        ("The cup is not in the bag as the cup", " is big."),
+        ("The cup is not in the bag as the bag", " is big.")], 0)
+
+
+@pytest.mark.parametrize("name, file, context", [
+    ("arc_easy", "ARC-Easy-Test.jsonl", "Question: What is wet?\nAnswer:"),
+    ("arc_challenge", "ARC-Challenge-Test.jsonl",
+     "Question: What is wet?\nAnswer:"),
+    ("openbookqa", "test.jsonl", "What is wet?")])
+@pytest.mark.parametrize("names", ["ABC", "123"])
+def test_letters_and_numbers_name_the_choices(
+        tmp_path, name, file, context, names):
+    row = {"id": "M1", "answerKey": names[2], "question": {
+        "stem": "What is wet?", "choices": [
+            {"text": text, "label": label}
+            for text, label in zip(("sand", "wind", "rain"), names)]}}
+    pairs, gold = one(tmp_path, name, file, row)
+    assert pairs[gold] == (context, " rain") and len(pairs) == 3
+
+
+def test_an_archive_may_be_unpacked_as_it_is(data, tmp_path):
+    deep = tmp_path / "winogrande" / "winogrande_1.1"
+    shutil.copytree(data / "winogrande", deep)
+    assert len(items_of(TASKS["winogrande"], tmp_path, Options())) == COUNT
+
+
+# What a file can have wrong, and a word of the message.
+DAMAGE = [
+    (lambda row: "{" + row, "is not JSON"),
+    (lambda row: "[1]", "not a JSON object"),
+    (lambda row: row.replace('"answer":', '"anser":'), "KeyError"),
+    (lambda row: json.dumps({**json.loads(row), "answer": "3"}),
+     "out of range"),
+    (lambda row: json.dumps({**json.loads(row), "answer": ""}),
+     "original format"),
+    (lambda row: row.replace("_", "it"), "original format"),
+]
+
+
+@pytest.mark.parametrize("damage, words", DAMAGE)
+def test_a_damaged_row_is_named(data, tmp_path, damage, words):
+    shutil.copytree(data / "winogrande", tmp_path / "winogrande")
+    path = tmp_path / "winogrande" / "dev.jsonl"
+    rows = path.read_text("utf-8").splitlines()
+    rows[4] = damage(rows[4])
+    path.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(ValueError, match=words) as error:
+        items_of(TASKS["winogrande"], tmp_path, Options())
+    assert "dev.jsonl:5" in str(error.value)
+
+
+def test_labels_must_be_as_many_as_rows(data, tmp_path):
+    shutil.copytree(data / "piqa", tmp_path / "piqa")
+    (tmp_path / "piqa" / "valid-labels.lst").write_text("0\n1\n", "utf-8")
+    with pytest.raises(ValueError, match=f"2 labels for {COUNT} rows"):
+        items_of(TASKS["piqa"], tmp_path, Options())
+
+
+def test_a_missing_file_is_named_with_its_place(tmp_path):
+    with pytest.raises(ValueError, match="ARC-Easy-Test.jsonl is not in"):
+        items_of(TASKS["arc_easy"], tmp_path, Options())
+
+
+def test_unknown_tasks_get_the_nearest_names():
+    with pytest.raises(ValueError, match="arc_easy"):
+        choose_tasks(["arc-easy"])
+    with pytest.raises(ValueError, match="hellaswag"):
+        choose_tasks(["boolq", "helaswag"])
+
+
+def test_groups_and_all_stand_for_their_tasks_once():
+    names = [task.name for task in choose_tasks(["piqa", "commonsense"])]
+    assert sorted(names) == sorted(COMMON_SENSE) and names[0] == "piqa"
+    assert [t.name for t in choose_tasks(["all"])] == list(TASKS)
+
+
+REAL = {
+    "piqa": ("piqa", 1838), "openbookqa": ("openbookqa", 500),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_have_the_papers_count(name, tmp_path):
+    folder, count = REAL[name]
+    place = real_data(f"evaluation/{folder}")
+    (tmp_path / name).mkdir()
+    for path in place.glob("*.*"):
+        shutil.copy(path, tmp_path / name / path.name.replace(
+            "openbookqa_test_original", "test"))
+    items = items_of(TASKS[name], tmp_path, Options())
+    assert len(items) == count == TASKS[name].count
+    # No choice is right more than 60 % of the time.
+    assert max(Counter(i.gold for i in items).values()) < 0.6 * count
+
+
+ZIPS = {"boolq": "boolq", "siqa": "siqa", "hellaswag": "hellaswag",
+        "winogrande": "winogrande", "arc_easy": "arc",
+        "arc_challenge": "arc", "openbookqa": "openbookqa", "piqa": "piqa"}
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_rows_in_the_original_layout_are_read(name, tmp_path):
+    for path in real_data(f"evaluation/{ZIPS[name]}").glob("*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / name)
+    assert items_of(TASKS[name], tmp_path, Options())
