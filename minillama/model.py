@@ -47,6 +47,7 @@ class Attention(nn.Module):
         self.wk = nn.Linear(config.dim, kv_dim, bias=False)
         self.wv = nn.Linear(config.dim, kv_dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        self.attend = attend  # another of this signature may take its place
 
     def forward(
         self,
@@ -66,7 +67,7 @@ class Attention(nn.Module):
             cache[0][:, :, start_pos:end] = k
             cache[1][:, :, start_pos:end] = v
             k, v = cache[0][:, :, :end], cache[1][:, :, :end]
-        out = attend(q, k, v)  # (B, H, T, K)
+        out = self.attend(q, k, v)  # (B, H, T, K)
         return self.wo(out.transpose(1, 2).flatten(-2))
 
 
@@ -164,7 +165,11 @@ class Transformer(nn.Module):
         Raises:
             ValueError: if the sequence would outgrow max_seq_len.
         """
-        self._refuse_too_long(start_pos + tokens.shape[1])
+        if (length := start_pos + tokens.shape[1]) > self.config.max_seq_len:
+            raise ValueError(
+                f"{length} tokens do not fit max_seq_len="
+                f"{self.config.max_seq_len}; shorten the text, or build the "
+                "model with a larger max_seq_len")
         x = self.tok_embeddings(tokens)
         tables = self.rope_tables(start_pos, tokens.shape[1], x)
         for i, layer in enumerate(self.layers):
@@ -196,13 +201,6 @@ class Transformer(nn.Module):
         angles = rope.angles(
             c.head_dim, length, c.rope_theta, c.rope_scaling, start=start)
         return rope.tables(angles, like)
-
-    def _refuse_too_long(self, length: int) -> None:
-        if length > self.config.max_seq_len:
-            raise ValueError(
-                f"{length} tokens do not fit max_seq_len="
-                f"{self.config.max_seq_len}; shorten the text, or build the "
-                "model with a larger max_seq_len")
 
 
 def count_parameters(config: ModelConfig) -> int:

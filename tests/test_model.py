@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.hugging_face import arranged, rename
-from minillama.attention import attend_eager
+from minillama.attention import attend, attend_eager
 from minillama.config import ModelConfig, RopeScaling
 from minillama.model import Transformer, count_parameters, flops_per_token
 
@@ -374,3 +375,18 @@ def test_columns_first_moves_memory_alone(wild):
     torch.testing.assert_close(wild(tokens), logits)
     wild(tokens).sum().backward()
     assert all(w.grad is not None for w in wild.parameters())
+
+
+def test_another_attention_may_take_its_place():
+    """The model asks its layers' `attend`, whichever function that is."""
+    model = Transformer(ModelConfig(16, 2, 2, multiple_of=4, vocab_size=9,
+                                    max_seq_len=8)).eval()
+    tokens = torch.arange(8)[None]
+    before = model(tokens)
+    for layer in model.layers:
+        layer.attention.attend = partial(attend, causal=False)
+    after = model(tokens)
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    for layer in model.layers:
+        layer.attention.attend = partial(attend, backend="eager")
+    torch.testing.assert_close(model(tokens), before)
