@@ -89,7 +89,8 @@ def _rows(path: Path, ledger: Ledger) -> Iterator[Document]:
             while line := file.readline(_MAX_LINE):
                 try:
                     yield _row(line)
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, KeyError, TypeError, AttributeError,
+                        RecursionError):
                     ledger.drop("broken row")
         except (OSError, EOFError, zlib.error):
             ledger.drop("file cut off or broken")

@@ -38,9 +38,9 @@ MIN_REFERENCE_SCORE = 0.25
 """Below this probability of being cited a page is dropped, as in RedPajama;
 LLaMA's own threshold is not published."""
 
-# Typographic characters and what they are read as. The full-width digit one
-# stands among the quotes in CCNet too, surely by mistake; but agreement with
-# the published hashes needs it there.
+# Typographic characters and what they are read as. CCNet has the full-width
+# digit one among the quotes, surely by mistake; it does no harm, because
+# digits have become 0 before this table is asked.
 _PUNCTUATION = dict(zip(
     "，。、„”“«»１」「《》´∶：？！（）；–～’━〈〉【】％►",
     ",.,\"\"\"\"\"\"\"\"\"\"'::?!();-~'-<>[]%-", strict=True)) | {

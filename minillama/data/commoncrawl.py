@@ -40,7 +40,8 @@ _MEMBER = b"\x1f\x8b\x08"
 _HEADER = re.compile(
     rb"WARC/1\.\d\r?\n(?:[^\r\n]+\r?\n)*?content-length:[ \t]*(\d{1,18})"
     rb"[ \t]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n", re.I)
-_NEXT = re.compile(rb"\n(WARC/1\.\d\r?\n)")
+_AFTER = re.compile(rb"\r\n\r\n|[\r\n]*(?:WARC/|\Z)")
+_NEXT = re.compile(rb"WARC/1\.\d\r?\n[A-Za-z]+-[A-Za-z]")
 _PAGE = re.compile(rb"(?im)^warc-type:[ \t]*(response|conversion)\b")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*>")
@@ -145,12 +146,12 @@ class _Window:
 
         A gap is crossed only when everything before it is used up.
         """
-        while len(self.data) < size:
-            self.gap = self.gap and bool(self.data)
-            chunk = b"" if self.gap else next(self.chunks, b"")
-            if chunk == b"":
+        self.gap = self.gap and bool(self.data)
+        while len(self.data) < size and not self.gap:
+            chunk = next(self.chunks, "end")
+            if chunk == "end":
                 break
-            self.gap = chunk is None
+            self.gap = chunk is None and bool(self.data)
             self.data += chunk or b""
         return bool(self.data)
 
@@ -163,10 +164,10 @@ class _Window:
         if size > MAX_RECORD:
             raise Unusable("record too long")
         self.fill(size + 64)
-        after = self.data[size:size + 64].lstrip(b"\r\n")
-        if len(self.data) < size or self.gap and not after:
+        after = self.data[size:size + 64]
+        if len(self.data) < size or self.gap and len(after) < 4:
             raise Unusable("record cut off")
-        if after and not after.startswith(b"WARC/"):
+        if not _AFTER.match(after):
             raise Unusable("record of another length than it says")
         return size
 
@@ -180,12 +181,12 @@ class _Window:
         """Drop all before the next line that begins a record."""
         start = 1
         while not (found := _NEXT.search(self.data, start)):
-            del self.data[:-16]  # A start may lie across two chunks.
+            del self.data[:-32]  # A start may lie across two chunks.
             start, size, gap = 0, len(self.data), self.gap
             self.fill(size + 1)
             if gap or len(self.data) == size and not self.gap:
                 return self.data.clear()
-        del self.data[:found.start(1)]
+        del self.data[:found.start()]
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes | None]:
@@ -195,15 +196,19 @@ def _chunks(file: BinaryIO) -> Iterator[bytes | None]:
         yield data
         yield from iter(lambda: file.read(_CHUNK), b"")
         return
+    damaged = False
     while data:
         at = data.find(_MEMBER)
+        if at and not damaged:
+            damaged = True
+            yield from (b"\0", None)  # Counts as one broken record.
         if at < 0:
             fresh = file.read(_CHUNK)
             data = data[-2:] + fresh if fresh else b""
             continue
         data = data[at:]
         start = file.tell() - len(data)
-        inflater = zlib.decompressobj(31)
+        inflater, held = zlib.decompressobj(31), b""
         try:
             while not inflater.eof:
                 data = data or file.read(_CHUNK)
@@ -212,10 +217,14 @@ def _chunks(file: BinaryIO) -> Iterator[bytes | None]:
                     raise zlib.error("cut off")
                 data = inflater.unconsumed_tail
                 if out:
-                    yield out
-            data = inflater.unused_data or file.read(_CHUNK)
+                    yield held
+                    held = out
+            yield held
+            data, damaged = inflater.unused_data or file.read(_CHUNK), False
         except zlib.error:
-            yield None
+            if not damaged:  # A last byte is kept back: what ends here is cut.
+                damaged = True
+                yield from (held[:-1] or b"\0", None)
             # The next member may have begun in what was just misread.
             file.seek(max(start + 1, file.tell() - MAX_RECORD))
             data = file.read(_CHUNK)
