@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from benchmarks import harness
-from benchmarks.hugging_face import twin
 from minillama.config import ModelConfig
 from minillama.devices import choose_device
 from minillama.generate import next_tokens
 from minillama.model import Transformer
+from minillama.weights.ladder import twin
 
 OURS = ("as built", "columns first")
 THEIRS = "Hugging Face generate()"

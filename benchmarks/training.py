@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from benchmarks import harness
-from benchmarks.hugging_face import twin
 from minillama.config import TrainConfig
 from minillama.devices import choose_device, precision
 from minillama.metrics import device_peak
 from minillama.model import flops_per_token
 from minillama.train import new_state, train_step
+from minillama.weights.ladder import twin
 
 BASELINE = "Hugging Face, fp32"
 SETTINGS = ("fp32", "fp32+compile", "bf16", "bf16+compile")

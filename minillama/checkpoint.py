@@ -133,7 +133,7 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     folder = Path(folder)
     try:
         return {
-            "step": _verified_step(folder),
+            "step": verified_step(folder),
             "config": read_config(folder),
             "weights": load_file(folder / WEIGHTS, device=str(device)),
             "training": torch.load(
@@ -148,8 +148,12 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
             "back on the one before") from e
 
 
-def _verified_step(folder: Path) -> int:
-    """The step in the manifest, once every file is as it was written."""
+def verified_step(folder: Path) -> int:
+    """The step in the manifest, once every file is as it was written.
+
+    Raises:
+        DamagedCheckpoint: naming the files that are not.
+    """
     text = (folder / MANIFEST).read_text(encoding="utf-8")
     manifest = json.loads(text)
     step, files = manifest["step"], manifest["files"]

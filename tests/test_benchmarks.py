@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import generation, harness, hugging_face, training
+from benchmarks import generation, harness, training
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import Transformer
+from minillama.weights import hf, ladder
 from tests.small import MODEL, corpus
 
 CPU = torch.device("cpu")
@@ -165,7 +166,7 @@ def test_the_twin_computes_what_ours_computes(kv_heads: int | None) -> None:
             weight.add_(torch.randn_like(weight) * 0.2)
     tokens = torch.randint(0, 97, (2, 32))
     with torch.no_grad():
-        theirs = hugging_face.twin(ours).eval()(tokens).logits
+        theirs = ladder.twin(ours).eval()(tokens).logits
         torch.testing.assert_close(ours(tokens), theirs, atol=1e-4, rtol=1e-4)
 
 
@@ -178,9 +179,9 @@ def test_the_twin_without_the_permutation_is_another_model(
         for weight in ours.parameters():
             weight.mul_(5.0)
     tokens = torch.randint(0, MODEL.vocab_size, (1, 16))
-    monkeypatch.setattr(hugging_face, "is_turned", lambda name: False)
+    monkeypatch.setattr(hf, "is_turned", lambda name: False)
     with torch.no_grad():
-        theirs = hugging_face.twin(ours).eval()(tokens).logits
+        theirs = ladder.twin(ours).eval()(tokens).logits
         assert (ours(tokens) - theirs).abs().max() > 0.01
 
 

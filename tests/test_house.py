@@ -39,7 +39,8 @@ FLOORS = [
     {"model"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics",
      "layout"},
-    {"parallel", "weights", "samples", "runs"},
+    {"parallel", "weights", "samples"},
+    {"runs"},
     {"train"},
     {"finetune", "evals", "planner", "ablations"},
     {"cli"},
@@ -200,6 +201,7 @@ NAMES = {
     "show": ["show"],
     "plots": ["style", "slider"],
     "samples": ["load_mini"],
+    "weights": ["load"],
     "cli": ["main"],
 }
 

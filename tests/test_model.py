@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.hugging_face import arranged, rename
 from minillama.attention import attend, attend_eager
 from minillama.config import ModelConfig, RopeScaling
 from minillama.model import Transformer, count_parameters, flops_per_token
+from minillama.weights.hf import hf_name, to_halves
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -75,7 +75,7 @@ def twins(model_class, config, dtype):
             p.copy_(torch.randn_like(p) * 0.2 + (p.ndim == 1))
         slots = dict(theirs.named_parameters())
         for name, p in ours.named_parameters():
-            slots[rename(name)].copy_(arranged(name, p, config.head_dim))
+            slots[hf_name(name)].copy_(to_halves(name, p, config.head_dim))
     return ours, theirs
 
 
@@ -140,8 +140,8 @@ def compare(config, ours, theirs, tolerance):
         F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
     slots = dict(theirs.named_parameters())
     for name, p in ours.named_parameters():
-        want = slots[rename(name)].grad
-        got = arranged(name, p.grad, config.head_dim)
+        want = slots[hf_name(name)].grad
+        got = to_halves(name, p.grad, config.head_dim)
         torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance,
                                    msg=lambda m, n=name: f"{n}: {m}")
 
@@ -172,7 +172,7 @@ def test_the_oracle_notices_a_forgotten_permutation():
     slots = dict(theirs.named_parameters())
     with torch.no_grad():
         for name, p in ours.named_parameters():
-            slots[rename(name)].copy_(p)
+            slots[hf_name(name)].copy_(p)
         tokens = torch.arange(20)[None]
         gap = (ours(tokens) - theirs(tokens).logits).abs().max()
     assert gap > 0.1

@@ -368,7 +368,7 @@ def test_200_steps_overlay_hugging_faces(tmp_path: Path, data: Path) -> None:
     Their side is LlamaForCausalLM, torch.optim.AdamW and PyTorch's clipping;
     the schedule is written out. In float32, with one thread.
     """
-    from benchmarks.hugging_face import arranged, rename
+    from minillama.weights.hf import hf_name, to_halves
     from tests.test_model import hf_model
 
     model = ModelConfig.preset("mini", vocab_size=VOCAB, max_seq_len=32)
@@ -377,7 +377,7 @@ def test_200_steps_overlay_hugging_faces(tmp_path: Path, data: Path) -> None:
     state = new_state(config)
     theirs = hf_model(model, torch.float32).train()
     theirs.load_state_dict({
-        rename(name): arranged(name, weight, model.head_dim)
+        hf_name(name): to_halves(name, weight, model.head_dim)
         for name, weight in state.model.state_dict().items()})
     weights = list(theirs.parameters())
     optimizer = torch.optim.AdamW(
