@@ -485,7 +485,9 @@ def test_ci_runs_the_readmes_command():
 TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
                "presets": "config", "text_stream": "tokenizer",
                "protocol": "evaluate", "hugging_face": "scorers",
-               "originals": "tasks", "commonsense": "tasks"}
+               "originals": "tasks", "commonsense": "tasks",
+               "parts": "weights", "meta": "weights", "hf": "weights",
+               "gguf": "weights", "text": "weights", "ladder": "weights"}
 
 
 def test_every_module_has_a_test_file_of_its_name():

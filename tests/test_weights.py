@@ -94,7 +94,8 @@ def release(
     c = model.config
     (folder / "params.json").write_text(json.dumps({
         "dim": c.dim, "multiple_of": c.multiple_of, "n_heads": c.n_heads,
-        "n_layers": c.n_layers, "norm_eps": c.norm_eps, "vocab_size": -1}))
+        "n_layers": c.n_layers, "norm_eps": c.norm_eps, "vocab_size": -1}),
+        "utf-8")
     mini_tokenizer().save(folder / "tokenizer.model")
     names = {"w_gate": "w1", "w_up": "w3", "w_down": "w2"}
     for number in range(shards):
@@ -298,7 +299,7 @@ LLAMA_3_2 = {
     (LLAMA_3_2, 1_235_814_400)])
 def test_open_models_have_their_published_counts(tmp_path, stored, count):
     """The configs load into shapes of exactly so many parameters."""
-    (tmp_path / "config.json").write_text(json.dumps(stored))
+    (tmp_path / "config.json").write_text(json.dumps(stored), "utf-8")
     with pytest.raises(ValueError, match="model.safetensors is missing"):
         weights.load(tmp_path)
     config = hf._config(tmp_path / "config.json")
@@ -317,7 +318,7 @@ def smollm(tmp_path_factory) -> Path:
     model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder)
     old = {**SMOLLM, "transformers_version": "4.40.1"}
-    (folder / "config.json").write_text(json.dumps(old))
+    (folder / "config.json").write_text(json.dumps(old), "utf-8")
     return folder
 
 
@@ -476,7 +477,7 @@ def test_a_narrower_type_has_to_be_asked_for(tmp_path):
     half, _ = weights.load(tmp_path / "half")
     assert half.output.weight.equal(model.output.weight.bfloat16())
     assert model.output.weight.dtype == torch.float32  # left as it was
-    assert json.loads((tmp_path / "half" / "config.json").read_text())[
+    assert json.loads((tmp_path / "half" / "config.json").read_text("utf-8"))[
         "dtype"] == "bfloat16"
 
 
@@ -557,16 +558,19 @@ BROKEN_META = {
         "01.pth is refused: it is not a file of plain tensors"),
     "an unknown setting": (
         lambda folder: (folder / "params.json").write_text(
-            '{"dim": 64, "moe_experts": 8}'), "moe_experts=8 is not under"),
+            '{"dim": 64, "moe_experts": 8}', "utf-8"),
+        "moe_experts=8 is not understood"),
     "a setting that is missing": (
-        lambda folder: (folder / "params.json").write_text('{"dim": 64}'),
+        lambda folder: (folder / "params.json").write_text(
+            '{"dim": 64}', "utf-8"),
         "params.json does not describe a LLaMA"),
     "no JSON": (
-        lambda folder: (folder / "params.json").write_text("{"),
+        lambda folder: (folder / "params.json").write_text("{", "utf-8"),
         "params.json cannot be read"),
     "a tokenizer that is too large": (
         lambda folder: (folder / "params.json").write_text(
-            (folder / "params.json").read_text().replace("-1", "510")),
+            (folder / "params.json").read_text("utf-8").replace(
+                "-1", "510"), "utf-8"),
         r"\(512, 32\), the config asks for \(510, 32\)"),
 }
 
@@ -583,8 +587,8 @@ def test_broken_released_folders_are_refused_by_name(tmp_path, case):
 def _edit_config(**changes):
     def edit(folder: Path) -> None:
         path = folder / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()),
-                                    **changes}))
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")),
+                                    **changes}), "utf-8")
     return edit
 
 
@@ -606,7 +610,7 @@ BROKEN_HF = {
         "model-00002.*is missing or damaged"),
     "a file elsewhere": (
         lambda folder: (folder / hf.INDEX).write_text(
-            '{"weight_map": {"a": "../model.safetensors"}}'),
+            '{"weight_map": {"a": "../model.safetensors"}}', "utf-8"),
         "is not a file beside it"),
     "a missing tensor": (
         _edit_st(lambda stored: stored.pop("model.embed_tokens.weight")),
@@ -630,7 +634,7 @@ BROKEN_HF = {
         "is no folder of weights"),
     "half a config": (
         lambda folder: (folder / "config.json").write_text(
-            '{"hidden_size": 64, "model_type": "llama"}'),
+            '{"hidden_size": 64, "model_type": "llama"}', "utf-8"),
         "does not describe a LLaMA"),
 }
 
