@@ -9,15 +9,19 @@ Chapter: notebooks/08_attention.ipynb
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Backend = Literal["auto", "eager", "tiled", "sdpa"]
+from minillama.kernels import (
+    attend_xformers, fastest, takes_shared_heads)
+
+Backend = Literal["auto", "eager", "tiled", "sdpa", "xformers"]
 
 
 def attend(
@@ -37,14 +41,16 @@ def attend(
         causal: whether query t sees keys up to its own position only.
         backend: `eager` writes the formula out and stores the T x S matrix;
             `tiled` never stores it (`minillama/tiled.py`); `sdpa` calls
-            PyTorch's fused kernel; `auto` takes the fastest (`fastest`).
+            PyTorch's fused kernel; `xformers` the operator of the paper, an
+            optional package for NVIDIA GPUs; `auto` takes the fastest of what
+            torch alone offers (`kernels.fastest`).
 
     Returns:
         (B, H, T, K) in the dtype of q.
 
     Raises:
-        ValueError: for an unknown backend, head counts that do not divide, or
-            more queries than keys under a causal mask.
+        ValueError: for an unknown or absent backend, head counts that do not
+            divide, or more queries than keys under a causal mask.
 
     Source: Vaswani et al. 2017, equation 1.
     Chapter: notebooks/08_attention.ipynb
@@ -58,11 +64,11 @@ def attend(
         raise ValueError(
             f"{q.shape[2]} queries but {k.shape[2]} keys: causal queries are "
             "the last of the key positions; pass at least as many keys")
-    if groups < heads:
-        k = k.repeat_interleave(heads // groups, dim=1)
-        v = v.repeat_interleave(heads // groups, dim=1)
     if backend == "auto":
         backend = fastest(q, k)
+    if groups < heads and not (backend == "sdpa" and takes_shared_heads(
+            q, k, v, causal=causal)):
+        k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))
     if backend == "eager":
         return attend_eager(q, k, v, causal=causal)
     if backend == "tiled":
@@ -70,23 +76,10 @@ def attend(
         return attend_tiled(q, k, v, causal=causal)
     if backend == "sdpa":
         return attend_sdpa(q, k, v, causal=causal)
+    if backend == "xformers":
+        return attend_xformers(q, k, v, causal=causal)
     raise ValueError(
-        f"backend={backend!r} is unknown; try 'auto', 'eager', 'tiled' or "
-        "'sdpa'")
-
-
-def fastest(
-    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H S K"]
-) -> Literal["eager", "sdpa"]:
-    """The backend that `auto` stands for.
-
-    In 16 bits on a CPU the fused kernel multiplies no faster than in 32, and
-    as long as the B H T S scores fit the caches the written-out formula wins.
-    """
-    small = 1 < q.shape[2] and q.shape[:3].numel() * k.shape[2] <= 2**22
-    if q.device.type == "cpu" and q.dtype.itemsize == 2 and small:
-        return "eager"
-    return "sdpa"
+        f"backend={backend!r} is unknown; try one of {get_args(Backend)}")
 
 
 def causal_mask(
@@ -116,17 +109,18 @@ def attend_eager(
 
 def attend_sdpa(
     q: Float[Tensor, "B H T K"],
-    k: Float[Tensor, "B H S K"],
-    v: Float[Tensor, "B H S K"],
+    k: Float[Tensor, "B G S K"],
+    v: Float[Tensor, "B G S K"],
     *,
     causal: bool,
 ) -> Float[Tensor, "B H T K"]:
     """PyTorch's fused kernel, which never stores the T x S matrix."""
     queries, keys = q.shape[2], k.shape[2]
+    kernel = functools.partial(F.scaled_dot_product_attention, q, k, v,
+                               enable_gqa=k.shape[1] < q.shape[1])
     if not causal or queries == 1:  # one query, the last, may see every key
-        return F.scaled_dot_product_attention(q, k, v)
+        return kernel()
     if queries == keys:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return kernel(is_causal=True)
     # is_causal aligns the mask to the first key; ours ends at the last one.
-    visible = causal_mask(queries, keys, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    return kernel(attn_mask=causal_mask(queries, keys, q.device))

@@ -16,6 +16,7 @@ PresetName = Literal[
     "mini", "toy", "15M", "110M", "1.1B", "7B", "13B", "33B", "65B"
 ]
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
+RecomputeName = Literal["none", "selective", "linear", "by_hand", "full"]
 
 
 def _refuse(owner: str, problems: list[str]) -> None:
@@ -189,6 +190,8 @@ class TrainConfig:
     """Precision of the matrix products; weights stay in fp32."""
     device: str = "auto"
     """`cuda`, `mps`, `cpu`, or `auto` for the first of these present."""
+    recompute: RecomputeName = "none"
+    """What layers keep for the backward pass: `minillama/recompute.py`."""
     compile: bool = False
     """Compile the model with torch.compile (a minute of start-up)."""
     deterministic: bool = False

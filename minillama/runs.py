@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillama import checkpoint
+from minillama import checkpoint, recompute
 from minillama.batches import Batches
 from minillama.config import TrainConfig
 from minillama.devices import choose_device, choose_dtype
@@ -166,7 +166,7 @@ def begin(
         model.init_weights(torch.Generator().manual_seed(config.seed))
     if config.init_from is not None:
         _start_from(model, config)
-    model = model.to(device).train()
+    model = recompute.apply(model.to(device).train(), config.recompute)
     optimizer = torch.optim.AdamW(
         decay_groups(model, config.weight_decay), lr=config.max_lr,
         betas=(config.beta1, config.beta2), fused=True)

@@ -34,9 +34,9 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FLOORS = [
     {"config", "files"},
     {"presets"},
-    {"tiled", "vocabulary", "text_stream"},
+    {"tiled", "kernels", "vocabulary", "text_stream"},
     {"attention", "swiglu", "rope", "norm", "tokenizer", "shards", "devices"},
-    {"model"},
+    {"model", "profiling"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics",
      "layout"},
     {"parallel", "weights", "samples"},
