@@ -41,6 +41,8 @@ def test_equals_a_dictionary(documents):
     asked = np.arange(14, dtype="<u8")
     assert seen.owners(asked, -7).tolist() == [
         min(want[value]) if value in want else -7 for value in range(14)]
+    assert seen.repeated(asked).tolist() == [
+        len(want.get(value, ())) > 1 for value in range(14)]
     assert seen.shared().hashes.tolist() == [
         value for value, ranks in want.items() if len(ranks) > 1]
 

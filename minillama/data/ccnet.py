@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,7 @@ def drop_repeated_lines(
     Chapter: notebooks/01_web_data.ipynb
     """
     lines, hashes = document.text.split("\n"), line_hashes(document.text)
-    elsewhere = seen.shared().owners(hashes, -1) >= 0
+    elsewhere = seen.repeated(hashes)
     first = np.zeros(len(lines), dtype=bool)
     first[np.unique(hashes, return_index=True)[1]] = True
     stay = np.flatnonzero(first & ~elsewhere).tolist()
@@ -130,11 +130,18 @@ class Models:
     keep_language: str = "en"
     """The one that stays."""
     head_below: float = 340.0
-    """CCNet's 30th percentile of English perplexities."""
+    """The 30th percentile of English perplexities under CCNet's own language
+    model. For another model take the `cuts` of its own perplexities."""
     middle_below: float = 520.0
-    """CCNet's 60th percentile."""
+    """The 60th percentile."""
     keep_buckets: tuple[str, ...] = ("head", "middle")
     """RedPajama's choice; LLaMA's is not published."""
+
+
+def cuts(perplexities: Sequence[float]) -> tuple[float, float]:
+    """Where the head and where the middle end: percentiles 30 and 60."""
+    head, middle = np.percentile(perplexities, [30, 60])
+    return float(head), float(middle)
 
 
 def bucket(perplexity: float, models: Models) -> str:

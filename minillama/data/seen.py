@@ -66,11 +66,27 @@ class Seen:
         self, hashes: UInt64[np.ndarray, "N"], default: int
     ) -> Int64[np.ndarray, "N"]:
         """The owner of each hash; the default where it is not here."""
-        if not len(self.hashes):
-            return np.full(len(hashes), default, np.int64)
+        at, here = self._find(hashes)
+        out = np.full(len(hashes), default, np.int64)
+        out[here] = self.owner[at]
+        return out
+
+    def repeated(
+        self, hashes: UInt64[np.ndarray, "N"]
+    ) -> Bool[np.ndarray, "N"]:
+        """Whether several documents have each hash."""
+        at, here = self._find(hashes)
+        here[here] = self.several[at]
+        return here
+
+    def _find(
+        self, hashes: UInt64[np.ndarray, "N"]
+    ) -> tuple[Int64[np.ndarray, "M"], Bool[np.ndarray, "N"]]:
+        """Rows of the hashes that are in the table, and which they are."""
         at = np.searchsorted(self.hashes, hashes)
-        at = at.clip(max=len(self.hashes) - 1)
-        return np.where(self.hashes[at] == hashes, self.owner[at], default)
+        here = at < len(self.hashes)
+        here[here] = self.hashes[at[here]] == hashes[here]
+        return at[here], here
 
 
 def _table(
