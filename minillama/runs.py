@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from minillama import checkpoint, recompute
-from minillama.batches import Batches
+from minillama.batches import Batch, Batches
 from minillama.config import TrainConfig
 from minillama.devices import choose_device, choose_dtype
 from minillama.files import replace_bytes
@@ -114,7 +114,7 @@ class State:
     model: Transformer
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    batches: Batches
+    batches: Iterator[Batch]
     dtype: torch.dtype
     loss_fn: Callable[..., Tensor]
     step: int = 0
@@ -152,8 +152,17 @@ def begin(
     config: TrainConfig,
     loss_fn: Callable[..., Tensor],
     model: Transformer | None = None,
+    batches: Iterator[Batch] | None = None,
 ) -> State:
-    """A run at step 0; see `train.new_state`."""
+    """A run at step 0; see `train.new_state`.
+
+    Args:
+        config: of the run.
+        loss_fn: (model, inputs, targets) -> summed loss.
+        model: instead of the one that `config.model` describes.
+        batches: instead of those in `config.data`; like `Batches` an endless
+            iterator with `state_dict` and `load_state_dict`.
+    """
     # Even asking for the default imports a compiler: two seconds.
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)
@@ -172,7 +181,7 @@ def begin(
         betas=(config.beta1, config.beta2), fused=True)
     scaler = torch.amp.GradScaler(
         device.type, enabled=dtype == torch.float16)
-    batches = Batches(
+    batches = batches or Batches(
         config.data, seq_len=config.model.max_seq_len,
         batch_size=config.batch_size, seed=config.seed)
     return State(model, optimizer, scaler, batches, dtype, loss_fn)

@@ -176,6 +176,7 @@ def fit(
     *,
     evaluate: Callable[[Transformer, Tokenizer], dict[str, Any]] | None = None,
     model: Transformer | None = None,
+    state: State | None = None,
     log: Callable[[str], None] | None = tqdm.write,
 ) -> Result:
     """Train a model as `config` says.
@@ -191,6 +192,8 @@ def fit(
             numbers join the record of that step.
         model: another model of this interface instead of the LLaMA that
             `config.model` describes, for experiments.
+        state: a run at step 0 that the caller made, with batches or a loss of
+            its own; None: `new_state`.
         log: receives lines of progress; None keeps silent.
 
     Raises:
@@ -206,7 +209,7 @@ def fit(
     tokenizer.save(out / "tokenizer.model")
     held_out = validation_ids(config.data)
     # 2) model, optimiser and data, new or as the last checkpoint left them
-    state = new_state(config, model)
+    state = state or new_state(config, model)
     if config.resume:
         resume_state(state, out)
         say(f"resumed after step {state.step}")

@@ -43,6 +43,7 @@ FLOORS = [
     {"runs"},
     {"train"},
     {"finetune", "evals", "planner", "ablations"},
+    {"instructions"},
     {"cli"},
     {"__main__"},
 ]

@@ -22,7 +22,8 @@ from typing import Any
 
 import tyro
 
-VERBS = ("train", "generate", "tokenizer", "data")
+VERBS = ("train", "generate", "tokenizer", "data",
+         "finetune")
 """In the order of the help."""
 
 
