@@ -218,7 +218,8 @@ def test_lists_and_lines_read_the_same(tmp_path):
 BAD = {
     '{"instruction": "a", "output": "b"}\n{"instruction": "a"}':
         "record 2: wants the texts .instruction. and .output.",
-    """The model, a few steps, and a text from what came out."""
+    '{"instruction": "a", "output": "b"}\n{"instruction": ':
+        "line 2 on, is not JSON",
     '[{"instruction": "a", "output": 3}]': "record 1: wants",
     '[{"instruction": " ", "output": "b"}]': "record 1: wants",
     '["a"]': "record 1: wants",
