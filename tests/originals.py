@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+from minillama.evals.mmlu import subjects
 from tests.small import sentences
 
 COUNT = 32
@@ -72,4 +74,27 @@ def write_all(data: Path, seed: int = 1, count: int = COUNT) -> Path:
                     [lettered(draw, lines) for _ in numbers])
     write_lines(data / "openbookqa" / "test.jsonl",
                 [lettered(draw, lines) for _ in numbers])
+    for level in ("middle", "high"):
+        for n in range(count // 2):  # two questions a text
+            write_lines(
+                data / f"race_{level}" / "test" / level / f"{n}.txt", [{
+                    "id": f"{level}{n}.txt", "article": line() + " " + line(),
+                    "questions": [line(), "The fox is  _  ."],
+                    "options": [[line() for _ in range(4)] for _ in "ab"],
+                    "answers": draw.choices("ABCD", k=2)}])
+    return data
+
+
+def write_mmlu(data: Path, seed: int = 1) -> Path:
+    """Test and dev files of all 57 subjects with the paper's counts."""
+    draw = random.Random(seed)
+    for split in ("test", "dev"):
+        (data / "mmlu" / split).mkdir(parents=True)
+    for subject, (_, count) in subjects().items():
+        for split, rows in (("test", count), ("dev", 5)):
+            path = data / "mmlu" / split / f"{subject}_{split}.csv"
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows(
+                    [f"{subject}, {split} {n}?", "a, b", 'say "c"', "d", "e",
+                     draw.choice("ABCD")] for n in range(rows))
     return data

@@ -70,7 +70,7 @@ def test_the_clerk_is_a_scorer():
 
 def test_scores_are_counted_by_hand():
     records = module.evaluate(Clerk(), TASK, items(12))
-    report = summarise(TASK, records, 0)
+    report = summarise(TASK, records)
     # The clerk takes "a", the right one of every third item.
     assert report.score == pytest.approx(4 / 12)
     assert (report.low, report.high) == exact_interval(4, 12)
@@ -81,12 +81,12 @@ def test_scores_are_counted_by_hand():
 
 def test_a_score_of_fewer_items_is_partial():
     records = module.evaluate(Clerk(), TASK, items(11))
-    assert summarise(TASK, records, 0).partial
+    assert summarise(TASK, records).partial
 
 
 def test_groups_weigh_by_their_size():
     some = [*items(9), Item("z", "Q", ("a", "bb"), 0, group="one")]
-    report = summarise(TASK, module.evaluate(Clerk(), TASK, some), 0)
+    report = summarise(TASK, module.evaluate(Clerk(), TASK, some))
     assert report.score == pytest.approx(4 / 10)
     groups = [v for k, v in report.figures.items() if "/" in k]
     assert sum(groups) / 3 != pytest.approx(report.score)
@@ -190,11 +190,11 @@ def test_texts_are_drawn_and_judged():
     asked = [Item("1", "say Yes", answers=("yes",)),
              Item("2", "say No", answers=("yes",))]
     records = module.evaluate(Clerk(), task, asked)
-    report = summarise(task, records, 0)
+    report = summarise(task, records)
     assert report.metric == "exact_match" and report.score == 0.5
     assert all(len(r["texts"]) == 2 for r in records)
 
 
 def test_cut_prompts_are_counted_as_items():
     some = [Item("1", "x" * 100, ("a", "b"), 0), Item("2", "x", ("a",), 0)]
-    assert summarise(TASK, module.evaluate(Clerk(), TASK, some), 0).cut == 1
+    assert summarise(TASK, module.evaluate(Clerk(), TASK, some)).cut == 1

@@ -487,6 +487,8 @@ TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
                "presets": "config", "text_stream": "tokenizer",
                "protocol": "evaluate", "hugging_face": "scorers",
                "originals": "tasks", "commonsense": "tasks",
+               "reading": "tasks", "mmlu": "tasks", "plays": "tasks",
+               "paper": "tasks",
                "parts": "weights", "meta": "weights", "hf": "weights",
                "gguf": "weights", "text": "weights", "ladder": "weights"}
 

@@ -11,16 +11,22 @@ import json
 import shutil
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from minillama.evals.evaluate import Options, items_of
-from minillama.evals.tasks import GROUPS, TASKS, choose_tasks
-from tests.originals import COUNT, write_all, write_lines
+from minillama.evals.evaluate import Options, evaluate, items_of, summarise
+from minillama.evals.paper import nearest_size, printed
+from minillama.evals.plays import endings, questions
+from minillama.evals.scorers import LlamaScorer
+from minillama.evals.tasks import GROUPS, SAMPLES, TASKS, choose_tasks
+from minillama.samples import load_mini
+from tests.originals import COUNT, write_all, write_lines, write_mmlu
 from tests.real import real_data
 
 COMMON_SENSE = [task.name for task in GROUPS["commonsense"]]
+LETTERED = [*COMMON_SENSE, "race_middle", "race_high"]
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +34,13 @@ def data(tmp_path_factory):
     return write_all(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize("name", COMMON_SENSE)
+@pytest.mark.parametrize("name", LETTERED)
 @pytest.mark.parametrize("wording", ["paper", "harness"])
 def test_every_row_becomes_an_item(data, name, wording):
     items = items_of(TASKS[name], data, Options(wording))
-    assert len(items) == COUNT >= 30
-    assert len({item.id for item in items}) == COUNT
+    last = "race" in name and wording == "harness"
+    assert len(items) == (COUNT // 2 if last else COUNT) and COUNT >= 30
+    assert len({item.id for item in items}) == len(items)
     for item in items:
         assert 0 <= item.gold < len(item.choices)
         for context, continuation in item.pairs():
@@ -120,6 +127,142 @@ def test_letters_and_numbers_name_the_choices(
     assert pairs[gold] == (context, " rain") and len(pairs) == 3
 
 
+RACE = {"id": "high1.txt", "article": "Rain fell.", "answers": ["B", "A"],
+        "questions": ["Rain is  _  .", "What fell?"],
+        "options": [["dry", "wet", "red", "old"],
+                    ["rain", "snow", "ash", "a cup"]]}
+
+
+def test_race_shows_earlier_questions_with_their_answers(tmp_path):
+    write_lines(tmp_path / "race_high" / "test" / "high" / "1.txt", [RACE])
+    first, second = items_of(TASKS["race_high"], tmp_path, Options())
+    assert first.pairs()[1] == (
+        "Article: Rain fell.\n\nQ: Rain is  _  .\n\nA:", " wet")
+    assert second.pairs()[0] == (
+        "Article: Rain fell.\n\nQ: Rain is  _  .\n\nA: wet\n\n"
+        "Q: What fell?\n\nA:", " rain")
+    assert (first.gold, second.gold) == (1, 0)
+    [last] = items_of(TASKS["race_high"], tmp_path, Options("harness"))
+    assert last.prompt == (
+        "Article: Rain fell.\n\nRain is wet\nWhat fell?")
+
+
+@pytest.mark.parametrize("damage", [
+    {"answers": ["B", "E"]}, {"options": [["dry"]]}, {"questions": 3}])
+def test_a_damaged_text_of_race_is_named(tmp_path, damage):
+    write_lines(tmp_path / "race_high" / "test" / "high" / "1.txt",
+                [RACE | damage])
+    with pytest.raises(ValueError, match="1.txt"):
+        items_of(TASKS["race_high"], tmp_path, Options())
+
+
+@pytest.fixture(scope="module")
+def mmlu(tmp_path_factory):
+    data = write_mmlu(tmp_path_factory.mktemp("mmlu"))
+    return items_of(TASKS["mmlu"], data, Options())
+
+
+def test_mmlu_has_the_papers_questions_in_every_group(mmlu):
+    """14,042 = 4,705 + 3,018 + 3,077 + 3,242 over 57 subjects."""
+    items = mmlu
+    assert len(items) == 14042 == TASKS["mmlu"].count
+    assert Counter(item.group.split("/")[0] for item in items) == {
+        "Humanities": 4705, "STEM": 3018, "Social Science": 3077,
+        "Other": 3242}
+    assert len({item.group for item in items}) == 57
+    assert sum(item.group == "Other/anatomy" for item in items) == 135
+
+
+def test_mmlu_shows_five_examples_of_the_subject(mmlu):
+    item = next(i for i in mmlu if i.id == "virology:7")
+    head, *shown, asked = item.prompt.split("\n\n")
+    assert head == ("The following are multiple choice questions (with "
+                    "answers) about virology.")
+    assert [text.split("?")[0] for text in shown] == [
+        f"virology, dev {n}" for n in range(5)]
+    assert all(text[-8:-1] == "Answer:"[1:] + " " for text in shown)
+    assert asked == ('virology, test 6?\nA. a, b\nB. say "c"\nC. d\nD. e\n'
+                     "Answer:")
+    assert [pair[1] for pair in item.pairs()] == [" A", " B", " C", " D"]
+
+
+def test_a_subject_that_mmlu_does_not_have_is_refused(tmp_path):
+    path = tmp_path / "mmlu" / "test" / "cooking_test.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("q,a,b,c,d,A\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="cooking"):
+        items_of(TASKS["mmlu"], tmp_path, Options(shots=0))
+
+
+@pytest.mark.parametrize("row", ["q,a,b,c,d,E", "q,a,b,c,d,", "q,a,b,A"])
+def test_a_damaged_row_of_mmlu_is_named(tmp_path, row):
+    path = tmp_path / "mmlu" / "test" / "virology_test.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("q,a,b,c,d,B\n" + row + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="virology_test.csv:2"):
+        items_of(TASKS["mmlu"], tmp_path, Options(shots=0))
+
+
+def test_the_real_dev_files_of_mmlu(tmp_path):
+    """A copy with a header and digits instead of letters."""
+    place = real_data("evaluation/mmlu/dev")
+    shutil.copytree(place, tmp_path / "mmlu" / "dev")
+    task = replace(TASKS["mmlu"], split="dev")
+    items = items_of(task, tmp_path, Options(shots=0))
+    assert len(items) == 57 * 5
+    assert len({item.group for item in items}) == 57
+    assert set(Counter(item.gold for item in items)) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_the_samples_of_the_package_can_be_asked(name):
+    if TASKS[name].judge is None:
+        assert len(items_of(TASKS[name], SAMPLES, Options())) >= 4
+
+
+def test_the_papers_tables_are_whole():
+    """Averages that the cells imply come out of them."""
+    rows = [r for r in printed(table="Table 16") if r["model"] == "LLaMA"
+            and r["size"] == "65B"]
+    cells = [r for r in rows if r["group"]]
+    assert len(cells) == 57
+    right = sum(float(r["value"]) * int(r["count"]) for r in cells)
+    [average] = [r for r in rows if r["column"] == "MMLU"]
+    assert right / 14042 == pytest.approx(float(average["value"]), abs=0.06)
+    assert len(printed("BoolQ", "Table 3")) == 10
+    assert [nearest_size(n) for n in (10**6, 9 * 10**9, 10**10, 10**12)] == [
+        "7B", "7B", "13B", "65B"]
+
+
+def test_endings_and_lines_are_made_from_the_text():
+    text = "".join(f"SPEAKER:\nOne word of number {n} follows another "
+                   f"word,\nand so the {n} speech goes on to its end at "
+                   f"place {n * n} of the little play\nfor all.\n\n"
+                   for n in range(40))
+    rows = endings(text, 30)
+    assert len(rows) == 30 and rows == endings(text, 30)
+    for row in rows:
+        right = row["endings"][row["label"]]
+        assert f"{row['ctx']} {right}" in text and len(row["endings"]) == 4
+    for row in questions(text, 30):
+        choices = {c["label"]: c["text"] for c in row["question"]["choices"]}
+        right = choices[row["answerKey"]]
+        assert right in text.split("\n")
+        assert {tuple(sorted(c.split())) for c in choices.values()} == {
+            tuple(sorted(right.split()))}
+        assert len(set(choices.values())) == 4
+
+
+@pytest.mark.parametrize("name", ["plays_endings", "plays_lines"])
+def test_the_shipped_model_is_above_chance(name):
+    """The lower end of the 95 % interval, at four choices each."""
+    task = TASKS[name]
+    items = items_of(task, SAMPLES, Options(limit=100))
+    report = summarise(
+        task, evaluate(LlamaScorer(*load_mini()), task, items))
+    assert report.low > 0.25
+
+
 def test_an_archive_may_be_unpacked_as_it_is(data, tmp_path):
     deep = tmp_path / "winogrande" / "winogrande_1.1"
     shutil.copytree(data / "winogrande", deep)
@@ -197,12 +340,14 @@ def test_real_files_have_the_papers_count(name, tmp_path):
 
 ZIPS = {"boolq": "boolq", "siqa": "siqa", "hellaswag": "hellaswag",
         "winogrande": "winogrande", "arc_easy": "arc",
-        "arc_challenge": "arc", "openbookqa": "openbookqa", "piqa": "piqa"}
+        "arc_challenge": "arc", "openbookqa": "openbookqa", "piqa": "piqa",
+        "race_middle": "race", "race_high": "race", "mmlu": "mmlu"}
 
 
 @pytest.mark.parametrize("name", ZIPS)
 def test_rows_in_the_original_layout_are_read(name, tmp_path):
     for path in real_data(f"evaluation/{ZIPS[name]}").glob("*.zip"):
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(tmp_path / name)
+            archive.extractall(tmp_path / name, [
+                    n for n in archive.namelist() if "__MACOSX" not in n])
     assert items_of(TASKS[name], tmp_path, Options())

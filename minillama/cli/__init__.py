@@ -22,7 +22,7 @@ from typing import Any
 
 import tyro
 
-VERBS = ("train", "generate", "tokenizer", "data",
+VERBS = ("train", "generate", "tokenizer", "data", "eval",
          "finetune")
 """In the order of the help."""
 

@@ -34,7 +34,7 @@ def _siqa(row: Row, wording: Wording) -> Item:
                 int(row["label"]) - 1)
 
 
-def _hellaswag(row: Row, wording: Wording) -> Item:
+def hellaswag(row: Row, wording: Wording) -> Item:
     if wording == "paper":
         return Item(str(row["ind"]), f"{row['activity_label']}: {row['ctx']}",
                     tuple(row["endings"]), int(row["label"]))
@@ -58,7 +58,7 @@ def _winogrande(row: Row, wording: Wording) -> Item:
                 prompts=tuple(before + option for option in options))
 
 
-def _science(template: str):
+def science(template: str):
     """ARC and OpenBookQA: a stem and lettered (or numbered) choices."""
     def make(row: Row, wording: Wording) -> Item:
         choices = row["question"]["choices"]
@@ -70,7 +70,7 @@ def _science(template: str):
 
 
 def _arc(kind: str):
-    return lines_loader(_science("Question: {}\nAnswer:"), {
+    return lines_loader(science("Question: {}\nAnswer:"), {
         "test": (f"ARC-{kind}-Test.jsonl",),
         "validation": (f"ARC-{kind}-Dev.jsonl",),
         "train": (f"ARC-{kind}-Train.jsonl",)})
@@ -92,7 +92,7 @@ TASKS = (
         "validation": ("dev-labels.lst",), "train": ("train-labels.lst",)}),
         "dev.jsonl, dev-labels.lst", 1954, "not stated", "validation",
         note="not in GPT-3; the wording is lm-evaluation-harness's"),
-    Task("hellaswag", "HellaSwag", lines_loader(_hellaswag, {
+    Task("hellaswag", "HellaSwag", lines_loader(hellaswag, {
         "validation": ("hellaswag_val.jsonl",),
         "train": ("hellaswag_train.jsonl",)}),
         "hellaswag_val.jsonl", 10042, "MIT", "validation"),
@@ -104,7 +104,7 @@ TASKS = (
          "CC BY-SA 4.0"),
     Task("arc_challenge", "ARC-c", _arc("Challenge"),
          "ARC-Challenge-Test.jsonl", 1172, "CC BY-SA 4.0"),
-    Task("openbookqa", "OBQA", lines_loader(_science("{}"), {
+    Task("openbookqa", "OBQA", lines_loader(science("{}"), {
         "test": ("test.jsonl",), "validation": ("dev.jsonl",),
         "train": ("train.jsonl",)}),
         "test.jsonl", 500, "Apache-2.0", normalisation="unconditional"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,7 +32,13 @@ class Options:
     limit: int | None = None
     """Items, drawn with the seed; None: all."""
     seed: int = 1
-    """Of the items drawn and of the bootstrap."""
+    """Of the items drawn, the texts and the bootstrap."""
+
+    def of(self, task: Task) -> Task:
+        """The task with these shots and this seed in its protocol."""
+        sampling = task.sampling and replace(task.sampling, seed=self.seed)
+        shots = task.shots if self.shots is None else self.shots
+        return replace(task, shots=shots, sampling=sampling)
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,14 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
         kept = random.Random(options.seed).sample(
             range(len(items)), options.limit)
         items = [items[n] for n in sorted(kept)]
-    shots = task.shots if options.shots is None else options.shots
-    pool = (task.load(place, task.shots_split, options.wording)
-            if shots else [])
+    shots = options.of(task).shots
+    pool: dict[str, list[Item]] = {}
+    for example in (task.load(place, task.shots_split, options.wording)
+                    if shots else []):
+        pool.setdefault(example.group, []).append(example)
     asked = []
     for item in items:
-        examples = [e for e in pool if e.group == item.group][:shots]
+        examples = pool.get(item.group, [])[:shots]
         if len(examples) < shots:
             raise ValueError(
                 f"{task.name}: {len(examples)} examples in the split "
@@ -217,7 +225,7 @@ def _lines(records: Sequence[dict[str, Any]]) -> bytes:
 
 
 def summarise(
-    task: Task, records: Sequence[dict[str, Any]], shots: int, seed: int = 1
+    task: Task, records: Sequence[dict[str, Any]], seed: int = 1
 ) -> Report:
     """Means over all items, an interval for the score, and each group.
 
@@ -229,11 +237,15 @@ def summarise(
     values = [r["figures"][metric] for r in records]
     figures = {name: fmean(r["figures"][name] for r in records)
                for name in records[0]["figures"]}
-    for group in sorted({r["group"] for r in records} - {""}):
-        figures[f"{metric}/{group}"] = fmean(
-            r["figures"][metric] for r in records if r["group"] == group)
+    groups: dict[str, list[float]] = {}
+    for record, value in zip(records, values):
+        parts = record["group"].split("/")
+        for n in range(1, len(parts) + 1):
+            groups.setdefault("/".join(parts[:n]), []).append(value)
+    for group in sorted(groups.keys() - {""}):
+        figures[f"{metric}/{group}"] = fmean(groups[group])
     said = [r.get("scores") or r.get("texts") for r in records]
     return Report(
         task.name, metric, fmean(values), *interval(values, seed),
-        len(values), task.count, shots, figures,
+        len(values), task.count, task.shots, figures,
         sum(any(s["cut"] for s in some) for some in said))

@@ -100,7 +100,7 @@ class Item:
     target: str = ""
     """What an example shows after its prompt; empty: the right answer."""
     group: str = ""
-    """Subject or category; examples come from the same one."""
+    """Category, or domain/subject; examples come from the same one."""
     header: str = ""
     """Stands once, before the examples."""
     delimiter: str = " "

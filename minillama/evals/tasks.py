@@ -8,11 +8,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from minillama.evals import commonsense
+from minillama.evals import commonsense, mmlu, plays, reading
 from minillama.evals.protocol import Task
+from minillama.samples import FOLDER
+
+SAMPLES = FOLDER / "evals"
+"""A few items of each benchmark, written for this project."""
 
 GROUPS: dict[str, tuple[Task, ...]] = {
     "commonsense": commonsense.TASKS,
+    "race": reading.TASKS,
+    "mmlu": mmlu.TASKS,
+    "plays": plays.TASKS,
 }
 """A family of the paper to its benchmarks; `all` is every one of them."""
 

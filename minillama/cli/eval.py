@@ -1,0 +1,133 @@
+"""`minillama eval`: the paper's benchmarks on any checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from minillama.config import DTypeName
+
+
+@dataclass(frozen=True)
+class EvalCommand:
+    """Ask a model the benchmarks of the paper, and print its rows beside."""
+
+    checkpoint: Path | None = None
+    """What `train --out` wrote, or an exported model; None: the shipped one."""
+    tasks: str = "plays"
+    """Names or groups with commas between, or `all`."""
+    data: Path | None = None
+    """DATA, with a task's files in DATA/task; None: the small samples."""
+    limit: int | None = None
+    """Items of each task, drawn with the seed; None: all."""
+    shots: int | None = None
+    """Examples before each item; None: as many as the paper."""
+    protocol: Literal["paper", "harness"] = "paper"
+    """Whose prompts: the paper's, or lm-evaluation-harness's."""
+    out: Path | None = None
+    """Folder that keeps every prompt, score and decision; goes on there."""
+    compare: tuple[Path, Path] | None = None
+    """Two such folders: list the items they disagree on, and ask nothing."""
+    allow_code_execution: bool = False
+    """Let HumanEval and MBPP run the programs that the model writes."""
+    json: bool = False
+    """Print the reports as JSON."""
+    seed: int = 1
+    """Of the items drawn, the texts and the bootstrap."""
+    dtype: DTypeName = "fp32"
+    """Of the weights; `auto` is the fastest that the device computes in."""
+    device: str = "auto"
+    """`cuda`, `mps`, `cpu`, or `auto` for the first of these present."""
+    batch_tokens: int = 8192
+    """Tokens in one batch, padding included."""
+
+
+def command(argv: Sequence[str]) -> Any:
+    """The verb."""
+    return Annotated[EvalCommand, tyro.conf.subcommand("eval")]
+
+
+def run(command: EvalCommand) -> int:
+    """Load, estimate, ask, print."""
+    from minillama.evals import report
+    from minillama.evals.evaluate import (
+        Options,
+        evaluate,
+        items_of,
+        summarise,
+    )
+    from minillama.evals.tasks import SAMPLES, choose_tasks
+
+    if command.compare:
+        print(report.compare(*command.compare))
+        return 0
+    options = Options(command.protocol, command.shots, command.limit,
+                      command.seed)
+    names = command.tasks.split(",")
+    asked, missing = [], []
+    for task in choose_tasks(names):
+        if task.runs_code and not command.allow_code_execution:
+            problem = "runs programs that the model writes; say " + (
+                "--allow-code-execution")
+        else:
+            try:
+                items = items_of(task, command.data or SAMPLES, options)
+                asked.append((options.of(task), items))
+                continue
+            except ValueError as error:
+                problem = str(error)
+        if task.name in names:
+            raise ValueError(f"{task.name}: {problem}")
+        missing.append(f"not asked: {task.name} ({problem})")
+    if not asked:
+        raise ValueError("; ".join(missing[:3]))
+    scorer, about = _open(command)
+    say = (lambda line: None) if command.json else print
+    say("\n".join([*missing, report.describe(asked, scorer.tokenizer),
+                   report.estimate(scorer, asked)]))
+    reports = []
+    for task, items in asked:
+        records = evaluate(
+            scorer, task, items, about={
+                **about, **report.protocol_of(task, options)},
+            out=command.out and command.out / f"{task.name}.jsonl")
+        reports.append(summarise(task, records, options.seed))
+    print(json.dumps({**about, "reports": [asdict(r) for r in reports]})
+          if command.json
+          else report.table(reports, about["parameters"]))
+    return 0
+
+
+def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
+    """The model behind its two questions, and what there is to record."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from minillama import checkpoint, samples
+    from minillama.devices import choose_device, choose_dtype
+    from minillama.evals.scorers import LlamaScorer
+
+    device = choose_device(command.device)
+    dtype = choose_dtype(command.dtype, device)
+    model, tokenizer = (
+        samples.load_mini() if command.checkpoint is None
+        else checkpoint.load_model(command.checkpoint))
+    if tokenizer is None:
+        raise ValueError(f"checkpoint={command.checkpoint} has no tokenizer; "
+                         "put its tokenizer.model beside the weights")
+    about = {
+        "checkpoint": str(command.checkpoint or "mini"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "dtype": str(dtype).removeprefix("torch."), "device": str(device),
+        "batch_tokens": command.batch_tokens,
+        "minillama": version("minillama"), "torch": torch.__version__,
+        "python": platform.python_version()}
+    return LlamaScorer(model.to(device, dtype), tokenizer,
+                       command.batch_tokens), about
