@@ -34,18 +34,18 @@ class Row:
 def split_pair(tokenizer: Any, pair: Pair) -> tuple[list[int], int]:
     """Ids of context and continuation together, and where the latter begins.
 
-    Spaces at the end of the context belong to the continuation: a piece of a
-    vocabulary begins with its space, and a model has hardly ever seen a text
-    go on after a lone one. Encoding the two apart would cut pieces in two;
-    the continuation begins at the first id that the context alone would not
-    have given. The first id is BOS, so that an empty context is one too.
+    White space at the end of the context belongs to the continuation: a piece
+    of a vocabulary begins with its space, and a model has hardly ever seen a
+    text go on after a lone one. Encoding the two apart would cut pieces in
+    two; the continuation begins at the first id that the context alone would
+    not have given. The first id is BOS, so that an empty context is one too.
 
     Raises:
         ValueError: if there is nothing to predict.
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    context = pair[0].rstrip(" ")
+    context = pair[0].rstrip()
     whole = tokenizer.encode(pair[0] + pair[1], bos=True)
     alone = tokenizer.encode(context, bos=True)
     first = len(os.path.commonprefix([whole, alone]))
