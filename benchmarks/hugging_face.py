@@ -14,7 +14,7 @@ def twin_tokenizer(path: Path) -> Any:
     """Hugging Face's fast tokenizer with the pieces of a SentencePiece file.
 
     As it comes it drops the first of several spaces at the start of a text;
-    the two settings below are SentencePiece's. With special tokens it adds BOS.
+    the settings below are SentencePiece's. With special tokens it adds BOS.
 
     Args:
         path: the SentencePiece model, named `tokenizer.model`.

@@ -18,7 +18,7 @@ class EvalCommand:
     """Ask a model the benchmarks of the paper, and print its rows beside."""
 
     checkpoint: Path | None = None
-    """What `train --out` wrote, or an exported model; None: the shipped one."""
+    """What `train --out` wrote, or an export; None: the shipped model."""
     tasks: str = "plays"
     """Names or groups with commas between, or `all`."""
     data: Path | None = None
@@ -110,7 +110,7 @@ def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
 
     import torch
 
-    from minillama import checkpoint, samples
+    from minillama import samples, weights
     from minillama.devices import choose_device, choose_dtype
     from minillama.evals.scorers import LlamaScorer
 
@@ -118,7 +118,7 @@ def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
     dtype = choose_dtype(command.dtype, device)
     model, tokenizer = (
         samples.load_mini() if command.checkpoint is None
-        else checkpoint.load_model(command.checkpoint))
+        else weights.load(command.checkpoint))
     if tokenizer is None:
         raise ValueError(f"checkpoint={command.checkpoint} has no tokenizer; "
                          "put its tokenizer.model beside the weights")

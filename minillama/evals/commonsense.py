@@ -10,9 +10,10 @@ Chapter: notebooks/14_evaluation.ipynb
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from minillama.evals.originals import Row, lines_loader
-from minillama.evals.protocol import Item, Task, Wording
+from minillama.evals.protocol import Item, Loader, Task, Wording
 
 
 def _boolq(row: Row, wording: Wording) -> Item:
@@ -35,6 +36,10 @@ def _siqa(row: Row, wording: Wording) -> Item:
 
 
 def hellaswag(row: Row, wording: Wording) -> Item:
+    """An activity, the begin of its description, four ends of it.
+
+    Chapter: notebooks/14_evaluation.ipynb
+    """
     if wording == "paper":
         return Item(str(row["ind"]), f"{row['activity_label']}: {row['ctx']}",
                     tuple(row["endings"]), int(row["label"]))
@@ -58,8 +63,11 @@ def _winogrande(row: Row, wording: Wording) -> Item:
                 prompts=tuple(before + option for option in options))
 
 
-def science(template: str):
-    """ARC and OpenBookQA: a stem and lettered (or numbered) choices."""
+def science(template: str) -> Callable[[Row, Wording], Item]:
+    """ARC and OpenBookQA: a stem and lettered (or numbered) choices.
+
+    Chapter: notebooks/14_evaluation.ipynb
+    """
     def make(row: Row, wording: Wording) -> Item:
         choices = row["question"]["choices"]
         labels = [choice["label"] for choice in choices]
@@ -69,7 +77,7 @@ def science(template: str):
     return make
 
 
-def _arc(kind: str):
+def _arc(kind: str) -> Loader:
     return lines_loader(science("Question: {}\nAnswer:"), {
         "test": (f"ARC-{kind}-Test.jsonl",),
         "validation": (f"ARC-{kind}-Dev.jsonl",),
