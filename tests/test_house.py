@@ -490,7 +490,8 @@ TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
                "reading": "tasks", "mmlu": "tasks", "plays": "tasks",
                "paper": "tasks",
                "parts": "weights", "meta": "weights", "hf": "weights",
-               "gguf": "weights", "text": "weights", "ladder": "weights"}
+               "gguf": "weights", "text": "weights", "ladder": "weights",
+               "gpus": "layouts"}
 
 
 def test_every_module_has_a_test_file_of_its_name():

@@ -22,7 +22,7 @@ from typing import Any
 
 import tyro
 
-VERBS = ("train", "generate", "tokenizer", "data", "eval",
+VERBS = ("train", "generate", "tokenizer", "data", "plan", "eval",
          "finetune")
 """In the order of the help."""
 
