@@ -49,8 +49,9 @@ FLOORS = [
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 SEE_ALL = {"checks", "show", "plots"}
-# data/ writes the files that batches reads, and knows no model.
-DATA_SEES = {"config", "tokenizer", "data"}
+# data/ writes the files that batches reads, whole or not at all (`files`), and
+# knows no model.
+DATA_SEES = {"config", "tokenizer", "data", "files"}
 # `ModelConfig.preset(name)` looks a table up, inside a function: the one arrow
 # that points up, because the table is written in the classes' own terms.
 LOOKS_UP = {("config", "presets"), ("text_stream", "tokenizer")}

@@ -144,10 +144,10 @@ def refine(recipe: Recipe, unit: Unit) -> None:
         for number, page in enumerate(
                 stores.stored(_path(recipe, "read", unit))):
             taken = np.sort(np.array(claims.get(number, []), np.uint64))
-            seen = Seen(taken, np.full(len(taken), -1),
+            seen = Seen(taken, np.zeros(len(taken), np.int64),
                         np.ones(len(taken), bool))
             left = (c4.drop_repeated_spans(
-                page, 0, seen, _rules(recipe).sentences, books[0])
+                page, 1, seen, _rules(recipe).sentences, books[0])
                 if unit.source == "c4" else
                 ccnet.drop_repeated_lines(page, seen, books[0]))
             if left:
@@ -183,7 +183,7 @@ def overlap(recipe: Recipe, _: int) -> None:
         return {number for number, _ in stores.lines(
             recipe.work / "drops" / unit)}
 
-    def share(*texts: tuple[str, ...]) -> float:
+    def share(*texts: list[str]) -> float:
         return dedup.overlap(*(np.fromfile(
             recipe.work / "shingles" / unit / number, "<u8")
             for _, _, unit, number in texts))

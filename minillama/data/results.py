@@ -141,7 +141,7 @@ def _mixture(books: dict[str, Any],
              percents: dict[str, float]) -> dict[str, Any]:
     """Table 1 beside what these sources can give."""
     tokens = {name: book["train"]["tokens"] for name, book in books.items()}
-    taken = sampled(tokens, percents, sum(tokens.values()))
+    taken = sampled(tokens, percents, float(sum(tokens.values())))
     return {name: {
         "percent": percents[name], "tokens": tokens[name],
         "percent_of_these": round(taken[name]["percent"], 6),
@@ -175,7 +175,8 @@ def read(folder: Path, tokens: float | None = None) -> dict[str, Any]:
                       for name in ("stats.json", "mixture.json"))
     have = {name: row["tokens"] for name, row in mixture.items()}
     run = sampled(have, {name: row["percent"] for name, row in
-                         mixture.items()}, tokens or sum(have.values()))
+                         mixture.items()},
+                  tokens or float(sum(have.values())))
     for name, book in stats["sources"].items():
         book["run"] = run[name]
     return stats
