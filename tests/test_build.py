@@ -279,7 +279,8 @@ def crawl(tmp_path_factory) -> Path:
     """Pages that share lines and spans, within a file and across files."""
     draw = random.Random(9)
     lines = [line for line in sentences(150, 4).splitlines() if "the" in line]
-    shared = [f"This is menu line number {n}, on many pages." for n in range(6)]
+    shared = [f"This is menu line number {n * 'i'}, on many pages."
+              for n in range(6)]
     folder = tmp_path_factory.mktemp("crawl")
     for file in range(3):
         pages = []

@@ -21,7 +21,8 @@ from minillama.data import dedup
 
 WORDS = ["rain", "Fox", "12", "straße", "МИР", "a_b", "naïve", "下雨"]
 TEXTS = st.lists(st.tuples(
-    st.sampled_from(WORDS), st.sampled_from([" ", ", ", "\n\n", " — ", "."])),
+    st.sampled_from(WORDS),
+    st.sampled_from([" ", ", ", "\n\n", " — ", "."])),
     max_size=60).map(lambda pairs: "".join(w + gap for w, gap in pairs))
 
 

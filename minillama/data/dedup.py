@@ -53,9 +53,9 @@ def shingles(text: str, words: int = WORDS) -> UInt64[np.ndarray, "N"]:
     """The different runs of a few words in a text, as sorted hashes.
 
     Case and everything between words is ignored. A text with fewer words is
-    one run. With c_i the characters and P a prime, all prefix sums of c_i P^i are
-    formed at once, modulo 2^64; the hash of a run is the difference of two
-    of them, times P^-start, and then stirred.
+    one run. With c_i the characters and P a prime, all prefix sums of
+    c_i P^i are formed at once, modulo 2^64; the hash of a run is the
+    difference of two of them, times P^-start, and then stirred.
 
     Args:
         text: a document.
@@ -267,7 +267,8 @@ def overlapping(
     Chapter: notebooks/03_mixture.ipynb
     """
     dropped: set[tuple[str, ...]] = set()
-    unique = {(tuple(larger), tuple(smaller)) for smaller, larger in candidates}
+    unique = {(tuple(larger), tuple(smaller))
+              for smaller, larger in candidates}
     for larger, smaller in sorted(unique):
         if larger not in dropped and smaller not in dropped and (
                 share(list(smaller), list(larger)) > limit):
