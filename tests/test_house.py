@@ -491,6 +491,8 @@ TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
                "reading": "tasks", "mmlu": "tasks", "plays": "tasks",
                "paper": "tasks",
                "parts": "weights", "meta": "weights", "hf": "weights",
+               "recipe": "build", "own": "build",
+               "stores": "build", "results": "build",
                "gguf": "weights", "text": "weights", "ladder": "weights",
                "gpus": "layouts"}
 

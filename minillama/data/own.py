@@ -15,8 +15,8 @@ from minillama.data.dedup import text_key
 from minillama.data.document import Document, Ledger
 
 SOURCE = "own"
-MAX_LINE = 32 * 2**20
-"""Longer lines of a jsonl file are dropped."""
+MAX_LINE = 16 * 2**20
+"""A longer line of a jsonl file is no JSON."""
 _PIECE = 2**20
 _TEXT = (".txt", ".text", ".md")
 _JSON = (".jsonl", ".jsonl.gz")
@@ -24,11 +24,9 @@ _JSON = (".jsonl", ".jsonl.gz")
 
 def inputs(path: Path) -> list[Path]:
     """The file, or all files of a folder that can be read, by name."""
-    if path.is_file():
-        return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file()
-                  and file.name.lower().endswith(
-                      (*_TEXT, *_JSON, ".parquet")))
+    return [path] if path.is_file() else sorted(
+        file for file in path.rglob("*") if file.is_file()
+        and file.name.lower().endswith((*_TEXT, *_JSON, ".parquet")))
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:
@@ -45,13 +43,12 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
     Chapter: notebooks/03_mixture.ipynb
     """
     name = path.name.lower()
-    records = (_parquet(path) if name.endswith(".parquet")
-               else _jsonl(path, ledger) if name.endswith(_JSON)
-               else _pieces(path))
-    for record in records:
-        text = record.pop("text", None)
+    for record in (_parquet(path) if name.endswith(".parquet") else
+                   _jsonl(path) if name.endswith(_JSON) else _pieces(path)):
+        text = record and record.pop("text", None)
         if not isinstance(text, str) or not text.strip():
-            ledger.drop("no text")
+            ledger.drop("no text" if record is not None else
+                        "not a JSON object")
             continue
         known = record.pop("id", None)
         yield ledger.keep(Document(
@@ -60,39 +57,22 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
 
 
 def _pieces(path: Path) -> Iterator[dict[str, Any]]:
-    """A text file, cut behind a line end near each mebibyte."""
-    rest = ""
+    """A text file, cut behind a line end after each mebibyte."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        while piece := file.read(_PIECE):
-            text = rest + piece
-            cut = text.rfind("\n") + 1 or len(text)
-            if len(piece) < _PIECE or len(text) < _PIECE:
-                cut = 0
-            if cut:
-                yield {"text": text[:cut], "file": path.name}
-            rest = text[cut:]
-    if rest:
-        yield {"text": rest, "file": path.name}
+        while lines := file.readlines(_PIECE):
+            yield {"text": "".join(lines), "file": path.name}
 
 
-def _jsonl(path: Path, ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """The objects of a file, line by line; other lines are dropped."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file:
+def _jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The objects of a file, line by line; None for any other line."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
         while line := file.readline(MAX_LINE):
-            if not line.endswith(b"\n") and len(line) == MAX_LINE:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
-                ledger.drop("line too long")
-                continue
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
                 record = None
-            if isinstance(record, dict):
-                yield record
-            elif line.strip():
-                ledger.drop("not a JSON object")
+            if line.strip():
+                yield record if isinstance(record, dict) else None
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -102,16 +82,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: if pyarrow is not installed.
     """
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import parquet
     except ImportError:
-        raise ValueError(
-            "reading parquet files needs pyarrow; try "
-            "`pip install \"minillama[data]\"`") from None
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(1000):
-            for record in batch.to_pylist():
-                yield {key: value if isinstance(
-                    value, (str, int, float, bool, type(None)))
-                    else str(value) for key, value in record.items()}
-    except ArrowInvalid as error:
-        raise OSError(f"{path.name}: {error}") from error
+        raise ValueError("reading parquet files needs pyarrow; try "
+                         "`pip install \"minillama[data]\"`") from None
+    for batch in parquet.ParquetFile(path).iter_batches(1000):
+        yield from batch.to_pylist()

@@ -10,14 +10,11 @@ Chapter: notebooks/03_mixture.ipynb
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -38,15 +35,6 @@ _STEPS = ("read", "refine", "write")
 def dtype(tokenizer: Tokenizer) -> np.dtype:
     """The smallest little-endian whole number that holds every id."""
     return np.dtype("<u2" if tokenizer.vocab_size <= 2**16 else "<u4")
-
-
-@contextlib.contextmanager
-def ids(recipe: Recipe, unit: Unit) -> Iterator[dict[str, IO[bytes]]]:
-    """The files where a unit's ids wait to be put into shards."""
-    with contextlib.ExitStack() as stack:
-        yield {split: stack.enter_context(whole(
-            recipe.work / "ids" / f"{unit.name}.{split}"))
-            for split in SPLITS}
 
 
 def _books_path(recipe: Recipe, step: str, unit: Unit) -> Path:
@@ -78,20 +66,18 @@ def close(recipe: Recipe, step: str, unit: Unit, ledgers: list[Ledger],
 def _books_of(recipe: Recipe, source: str) -> dict[str, Any]:
     """All ledgers of a source as one account, and what was written."""
     seen = kept = 0
-    count = {name: Counter[str]() for name in ("dropped", "lines", *SPLITS)}
-    for unit in recipe.units:
-        if unit.source != source:
-            continue
+    zero = Counter[str](tokens=0, bytes=0, documents=0)
+    count = {"dropped": Counter[str](), "lines": Counter[str](),
+             **{split: zero.copy() for split in SPLITS}}
+    for unit in (unit for unit in recipe.units if unit.source == source):
         books = [json.loads(_books_path(recipe, step, unit).read_bytes())
                  for step in _STEPS if done(recipe, step, unit)]
         chain = [ledger for book in books for ledger in book["ledgers"]]
         seen += chain[0]["kept"] + sum(chain[0]["dropped"].values())
         kept += chain[-1]["kept"]
-        for ledger in chain:
-            count["dropped"].update(ledger["dropped"])
-            count["lines"].update(ledger["lines"])
-        for split in SPLITS:
-            count[split].update(books[-1]["counts"][split])
+        for entry in (*chain, books[-1]["counts"]):
+            for name in count.keys() & entry.keys():
+                count[name].update(entry[name])
     assert seen == kept + count["dropped"].total(), source
     return {"in": seen, "kept": kept, **{
         name: dict(sorted(those.items())) for name, those in count.items()}}
@@ -104,7 +90,10 @@ def index(recipe: Recipe) -> None:
     percents = percentages(list(recipe.sources), recipe.weights)
     books = {name: _books_of(recipe, name) for name in recipe.sources}
     tokenizer.save(out / "tokenizer.model")
-    _save(out / "mixture.json", _mixture(books, percents))
+    _save(out / "mixture.json", {name: {
+        "percent": percents[name], "tokens": book["train"]["tokens"],
+        "paper_epochs": TABLE_1[name][1] if name in TABLE_1 else None,
+    } for name, book in books.items()})
     _save(out / "index.json", {
         "version": 1, "dtype": dtype(tokenizer).name,
         "vocab_size": tokenizer.vocab_size, "tokenizer": "tokenizer.model",
@@ -137,18 +126,6 @@ def _shards(recipe: Recipe, source: str, split: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _mixture(books: dict[str, Any],
-             percents: dict[str, float]) -> dict[str, Any]:
-    """Table 1 beside what these sources can give."""
-    tokens = {name: book["train"]["tokens"] for name, book in books.items()}
-    taken = sampled(tokens, percents, float(sum(tokens.values())))
-    return {name: {
-        "percent": percents[name], "tokens": tokens[name],
-        "percent_of_these": round(taken[name]["percent"], 6),
-        "paper": asdict(TABLE_1[name]) if name in TABLE_1 else None,
-    } for name in books}
-
-
 def _save(path: Path, value: Any) -> None:
     """JSON for people and programs."""
     replace_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
@@ -174,9 +151,9 @@ def read(folder: Path, tokens: float | None = None) -> dict[str, Any]:
     stats, mixture = (json.loads((Path(folder) / name).read_bytes())
                       for name in ("stats.json", "mixture.json"))
     have = {name: row["tokens"] for name, row in mixture.items()}
-    run = sampled(have, {name: row["percent"] for name, row in
-                         mixture.items()},
-                  tokens or float(sum(have.values())))
+    run = sampled(
+        have, {name: row["percent"] for name, row in mixture.items()},
+        tokens or float(sum(have.values())))
     for name, book in stats["sources"].items():
         book["run"] = run[name]
     return stats
@@ -192,7 +169,7 @@ def table(stats: dict[str, Any]) -> str:
         rows.append(f"{name:<14}{book['in']:>9,}{book['kept']:>9,}{have:>13,}"
                     f"{run['percent']:>9.2f}{run['epochs']:>8.2f}")
         notes += [f"{name}: {count:,} {what}: {reason}"
-                  for kind, what in (("dropped", "dropped"), ("lines", "cut"))
+                  for what, kind in (("dropped", "dropped"), ("cut", "lines"))
                   for reason, count in book[kind].items()]
         if run["epochs"] > 1:
             notes.append(f"{name} runs out and starts epoch "
