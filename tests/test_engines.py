@@ -2,7 +2,7 @@
 
 Whatever runs the steps, the files that a build is for have the same bytes.
 Slurm is a stand-in: an `sbatch` that runs the array of the script it is
-given, with `srun` and `scontrol` beside it. Ray runs on this machine.
+given, with `scontrol` beside it. Ray runs on this machine.
 """
 
 from __future__ import annotations
@@ -45,10 +45,6 @@ for task in $(seq 0 "${last:-0}"); do
 done
 echo "Submitted batch job 7"
 """
-SRUN = """#!/bin/bash
-while [[ "$1" == -* ]]; do [[ "$1" == -n ]] && shift; shift; done
-exec "$@"
-"""
 SCONTROL = "#!/bin/bash\necho here\n"
 
 
@@ -66,8 +62,7 @@ def whole(tmp_path_factory) -> Path:
 def test_slurm_scripts_give_the_same_bytes(whole, tmp_path, monkeypatch):
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN),
-                       ("scontrol", SCONTROL)):
+    for name, text in (("sbatch", SBATCH), ("scontrol", SCONTROL)):
         (bin_folder / name).write_text(text, encoding="utf-8")
         (bin_folder / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{bin_folder}{os.pathsep}"

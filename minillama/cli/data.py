@@ -48,7 +48,7 @@ class DataBuild(Cluster):
     language_model: Path | None = None
     """`lid.176.ftz`, from `data fetch language-model`."""
     perplexity_model: Path | None = None
-    """CCNet's n-gram model of good text."""
+    """CCNet's n-gram model of good text, lm.arpa with lm.model beside it."""
     reference_model: Path | None = None
     """The classifier of pages that Wikipedia cites."""
     bad_words: Path | None = None

@@ -290,22 +290,26 @@ def _path(recipe: Recipe, step: str, unit: Unit) -> Path:
 
 def _web(recipe: Recipe, source: str) -> tuple[ModuleType, Any]:
     """The module that cleans pages of a source, and what it judges by."""
-    return _judges(source, recipe.language_model, recipe.bad_words)
+    return _judges(source, recipe.language_model, recipe.bad_words,
+                   recipe.perplexity_model, recipe.reference_model)
 
 
 @functools.lru_cache(2)
-def _judges(
-    source: str, language: Path | None, bad_words: Path | None
-) -> tuple[ModuleType, Any]:
+def _judges(source: str, language: Path | None, bad_words: Path | None,
+            arpa: Path | None, cited: Path | None) -> tuple[ModuleType, Any]:
     """`_web`, loaded once a process."""
     from minillama.data import c4, ccnet
+    from minillama.data.arpa import PagePerplexity
     from minillama.data.language import LanguageId
+    from minillama.data.references import CitedPages
 
     judge = language and LanguageId(language)
     if source == "c4":
         return c4, c4.Rules(c4.sentence_splitter(), judge,
                             bad_words and c4.bad_words(bad_words))
-    return ccnet, ccnet.Models(judge)
+    return ccnet, ccnet.Models(
+        judge, arpa and PagePerplexity(arpa.with_suffix(".model"), arpa),
+        cited and CitedPages.load(cited))
 
 
 def _hashes(recipe: Recipe, page: Document) -> Iterator[str]:

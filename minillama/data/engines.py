@@ -20,6 +20,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 _MOST_TASKS = 256
+# datatrove's scripts, which need not be on the path of a compute node.
+_TOOLS = ("launch_pickled_pipeline", "merge_stats")
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,12 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
                 raise ValueError(
                     "engine=slurm needs the command sbatch; run this on a "
                     "login node of the cluster, or take --engine local")
-            path = f'export PATH="{Path(sys.executable).parent}:$PATH"'
+            tools = (f'{tool}() {{ "{sys.executable}" -m datatrove.tools.'
+                     f'{tool} "$@"; }}' for tool in _TOOLS)
             return functools.partial(
                 SlurmPipelineExecutor, time=cluster.slurm_time,
-                partition=cluster.slurm_partition, env_command=path)
+                partition=cluster.slurm_partition, with_srun=False,
+                env_command="; ".join(tools))
         import ray
         from datatrove.executor.ray import RayPipelineExecutor
     except ImportError as error:

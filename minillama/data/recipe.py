@@ -65,7 +65,8 @@ class Recipe:
     language_model: Path | None = None
     """`lid.176.ftz`; without it no page is dropped for its language."""
     perplexity_model: Path | None = None
-    """CCNet's n-gram model; without it no page is dropped as badly written."""
+    """CCNet's n-gram model as an ARPA file, with its SentencePiece model
+    beside it (lm.arpa, lm.model); without it no page is badly written."""
     reference_model: Path | None = None
     """The classifier of pages that Wikipedia cites; without it all stay."""
     bad_words: Path | None = None
