@@ -141,5 +141,5 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
 
 def _silence() -> None:
     """datatrove logs twenty lines a task; errors arrive as exceptions."""
-    from loguru import logger
+    from datatrove.utils.logging import logger
     logger.disable("datatrove")
