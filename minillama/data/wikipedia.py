@@ -1,0 +1,177 @@
+"""Wikipedia: articles from the XML dumps, without links, markup and tables.
+
+A dump is read line by line. `<page>` and `</page>` stand on lines of their
+own, and each page is parsed alone: a broken one costs only itself.
+
+Chapter: notebooks/02_curated_data.ipynb
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from minillama.data import archives
+from minillama.data.archives import Refused
+from minillama.data.document import Document, Ledger
+
+LANGUAGES = ("bg", "ca", "cs", "da", "de", "en", "es", "fr", "hr", "hu",
+             "it", "nl", "pl", "pt", "ro", "ru", "sl", "sr", "sv", "uk")
+"""The twenty of the paper, in Latin or Cyrillic script."""
+
+PAGE_LIMIT = 4_000_000
+"""Bytes of a page in the dump; MediaWiki allows two million of text."""
+
+_LANGUAGE = re.compile(rb'<mediawiki\b[^>]*xml:lang="([^"]+)"')
+_NAMESPACE = re.compile(rb'<namespace key="(?:-2|6|14)"[^>]*>([^<]+)<')
+# Removed before parsing: faster, and safe from what is never closed.
+_ASIDE = re.compile(
+    r"<!--(?:(?!-->).)*+(?:-->)?|<ref\b[^<>]*/>"
+    r"|<ref\b[^<>]*>(?:(?!</ref\s*>|<ref\b).)*+</ref\s*>",
+    re.DOTALL | re.IGNORECASE)
+_FORMAT = re.compile(
+    r"</?(?:b|i|u|s|em|strong|small|big|sub|sup|span|div|center|font|p|br"
+    r"|hr|tt|code|cite|blockquote|abbr|var|kbd|li|ul|ol|dl|dt|dd|del|ins"
+    r"|onlyinclude|includeonly|noinclude|nowiki|ref|references|poem)"
+    r"\b[^<>]*>", re.IGNORECASE)
+_DROPPED = {
+    "table", "gallery", "math", "timeline", "syntaxhighlight", "source",
+    "score", "imagemap", "hiero", "chem", "ce", "graph", "pre", "mapframe",
+    "maplink", "templatestyles", "section", "inputbox", "categorytree"}
+# More of these than any article has; unclosed, each costs the parser a look
+# through all that follows.
+_MOST = {"{|": 300, "<": 1_500, "[http": 2_000, "\n*": 10_000}
+_UNSEEN = {"file", "image", "media", "category"}
+_INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]+)?|simple")
+# Rows of tables that were never closed, and signs without a partner.
+_LEFT = re.compile(
+    r"^\s*[|!].*$|'{2,}|\[\[|\]\]|\{\{+|\}\}+|\{\||\|\}|__[A-Z]+__"
+    r"|</?[A-Za-z][^<>\n]*>", re.MULTILINE)
+
+
+def inputs(path: Path) -> list[Path]:
+    """The dumps below a folder, sorted: .xml, plain, .bz2 or .gz.
+
+    Chapter: notebooks/02_curated_data.ipynb
+    """
+    return archives.files(path, ".xml", ".bz2", ".xml.gz")
+
+
+def read(path: Path, ledger: Ledger) -> Iterator[Document]:
+    """Stream a dump into articles.
+
+    Raises:
+        ValueError: if mwparserfromhell is not installed.
+
+    Chapter: notebooks/02_curated_data.ipynb
+    """
+    language, unseen = "", set(_UNSEEN)
+    page: list[bytes] | None = None
+    try:
+        for line in archives.lines(path, PAGE_LIMIT):
+            mark = (line or b"").strip()
+            if mark == b"<page>":
+                if page is not None:
+                    ledger.drop("cut off")
+                page, left = [], PAGE_LIMIT
+            if page is None:
+                if found := _LANGUAGE.search(mark):
+                    language = found[1].decode()
+                elif found := _NAMESPACE.search(mark):
+                    unseen.add(found[1].decode("utf-8", "replace").lower())
+                continue
+            left -= PAGE_LIMIT if line is None else len(line)
+            page += [line] if left > 0 else []
+            if mark == b"</page>":
+                result = ("too long" if left <= 0 else
+                          _article(b"".join(page), language, unseen))
+                if isinstance(result, Document):
+                    yield ledger.keep(result)
+                else:
+                    ledger.drop(result)
+                page = None
+    except archives.BROKEN:
+        page = page or []
+    if page is not None:
+        ledger.drop("cut off")
+
+
+def _article(
+    xml: bytes, language: str, unseen: set[str]
+) -> Document | str:
+    """One page as a document, or the reason to drop it."""
+    try:
+        page = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return "broken XML"
+    if page.findtext("ns", "0") != "0":
+        return "no article"
+    text = page.findtext("revision[last()]/text") or ""
+    if page.find("redirect") is not None or text[:9].upper() == "#REDIRECT":
+        return "redirect"
+    if language not in LANGUAGES:
+        return "other language"
+    title = page.findtext("title", "")
+    try:
+        text = plain(text, unseen)
+    except Refused as reason:
+        return str(reason)
+    return Document("wikipedia", f"{language}/{page.findtext('id')}",
+                    f"{title}\n\n{text}", {"title": title})
+
+
+def plain(markup: str, unseen: set[str] = _UNSEEN) -> str:
+    """The text of an article without what formats and links it.
+
+    Args:
+        markup: as an editor sees it.
+        unseen: names, in lower case, of the namespaces whose links show no
+            text: files and categories, in English and in the dump's language.
+
+    Raises:
+        Refused: if there is no text, or more markup than an article has.
+        ValueError: if mwparserfromhell is not installed.
+
+    Chapter: notebooks/02_curated_data.ipynb
+    """
+    try:
+        import mwparserfromhell
+    except ImportError as error:
+        raise ValueError(
+            "source=wikipedia needs mwparserfromhell; run "
+            'pip install "minillama[data]"') from error
+    markup = _FORMAT.sub("", _ASIDE.sub("", markup))
+    if any(markup.count(sign) > most for sign, most in _MOST.items()):
+        raise Refused("too much markup")
+    text = _text(mwparserfromhell.parse(markup), unseen)
+    # What is written as &lt; is no markup, so this comes after the signs.
+    text = html.unescape(_LEFT.sub("", text))
+    text = re.sub(r"[^\S\n]+$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    if not text:
+        raise Refused("empty")
+    return text
+
+
+def _text(code: Any, unseen: set[str]) -> str:
+    """The visible text of parsed markup."""
+    out = []
+    for node in code.nodes if code else ():
+        match type(node).__name__:
+            case "Text" | "HTMLEntity":
+                out.append(str(node))
+            case "Heading" | "ExternalLink":
+                out.append(_text(node.title, unseen))
+            case "Tag" if str(node.tag).lower().strip() not in _DROPPED:
+                out.append(_text(node.contents, unseen))
+            case "Wikilink":
+                space, colon, _ = str(node.title).partition(":")
+                space = space.strip().lower()
+                if not colon or (space not in unseen and not
+                                 _INTERWIKI.fullmatch(space)):
+                    out.append(_text(node.text or node.title, unseen))
+    return "".join(out)
