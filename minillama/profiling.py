@@ -1,4 +1,4 @@
-"""What a computation really did: its kernels, its bytes, its errors.
+"""What a computation really did: its kernels and its bytes.
 
 Kernels and bytes are read from PyTorch's profiler; nothing is worked out from
 what the code says it does.
@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-
-from minillama.attention import Backend, attend
 
 
 class Memory(NamedTuple):
@@ -33,9 +31,18 @@ class Memory(NamedTuple):
 def memory(run: Callable[[], Any]) -> Memory:
     """Bytes that `run` leaves behind, and the most it held at once.
 
-    The sum of the profiler's memory events, to the byte on a CPU; CUDA's
-    allocator rounds every tensor up to 512. Hold on to what existed before:
-    what is freed meanwhile would count if a profile saw it come.
+    Chapter: notebooks/12_efficiency.ipynb
+    """
+    live = course(run)
+    return Memory(live[-1], max(live))
+
+
+def course(run: Callable[[], Any]) -> list[int]:
+    """Bytes there, beyond those at the start, after each make and free.
+
+    The running sum of the profiler's memory events, to the byte on a CPU;
+    CUDA's allocator rounds every tensor up to 512. Hold on to what existed
+    before: what is freed meanwhile would count if a profile saw it come.
 
     Chapter: notebooks/12_efficiency.ipynb
     """
@@ -44,12 +51,9 @@ def memory(run: Callable[[], Any]) -> Memory:
         result = run()
     events = [event for event in profiler.profiler.kineto_results.events()
               if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
     del result  # not before the profile had ended
-    return Memory(live, peak)
+    events.sort(key=lambda event: event.start_ns())
+    return [0, *itertools.accumulate(event.nbytes() for event in events)]
 
 
 def kernels(run: Callable[[], Any]) -> list[str]:
@@ -70,66 +74,6 @@ def kernels(run: Callable[[], Any]) -> list[str]:
     inner = {"_flash_attention_forward", "_efficient_attention_forward",
              "_scaled_dot_product_attention_math"}
     return sorted(fused - inner) or sorted(names & {"softmax"})
-
-
-CASES = {
-    "square": (4, 4, 64, 64), "odd": (4, 4, 37, 37),
-    "shared heads": (4, 2, 64, 64), "shared, odd": (6, 2, 37, 37),
-    "a cache": (4, 4, 5, 37), "shared, a cache": (4, 1, 5, 37),
-    "one query": (4, 2, 1, 37)}
-"""(H, G, T, S) of the rows of `deviations`."""
-
-
-class Deviation(NamedTuple):
-    """One backend on one case, beside the formula in float64."""
-
-    backend: str
-    dtype: str
-    case: str
-    """One of `CASES`."""
-    output: float | None
-    """Largest difference, over the largest number; None: it cannot run."""
-    gradient: float | None
-    """The same, the worst of the gradients of q, k and v."""
-    note: str
-    """The kernel that ran, or why none did."""
-
-
-def deviations(device: str = "cpu") -> list[Deviation]:
-    """Every backend on every case in 32 and 16 bits, against float64.
-
-    Chapter: notebooks/12_efficiency.ipynb
-    """
-    return [
-        _deviation(backend, dtype, case, device)
-        for backend in ("eager", "tiled", "sdpa", "xformers")
-        for dtype in (torch.float32, torch.bfloat16) for case in CASES]
-
-
-def _deviation(
-    backend: Backend, dtype: torch.dtype, case: str, device: str
-) -> Deviation:
-    heads, groups, queries, keys = CASES[case]
-    draw, k_size = torch.Generator().manual_seed(0), 16
-    narrow = [torch.randn(2, h, t, k_size, generator=draw).to(device, dtype)
-              for h, t in ((heads, queries), (groups, keys), (groups, keys))]
-    row = backend, str(dtype).removeprefix("torch."), case
-    try:
-        ran = kernels(lambda: attend(*narrow, backend=backend))
-        got = _with_gradients(narrow, backend)
-    except ValueError as reason:
-        return Deviation(*row, None, None, str(reason))
-    want = _with_gradients([x.cpu().double() for x in narrow], "eager")
-    gaps = [((a.cpu().double() - b).abs().max() / b.abs().max()).item()
-            for a, b in zip(got, want)]
-    return Deviation(*row, gaps[0], max(gaps[1:]), " ".join(ran))
-
-
-def _with_gradients(tensors: list[Tensor], backend: Backend) -> list[Tensor]:
-    """The output, and the gradients of half the sum of its squares."""
-    leaves = [x.clone().requires_grad_() for x in tensors]
-    out = attend(*leaves, backend=backend)
-    return [out.detach(), *torch.autograd.grad(out, leaves, out.detach())]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minillama import kernels, profiling
 from minillama.attention import attend
+from minillama.plots import efficiency
 from tests.test_attention import oracle
 
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
@@ -112,7 +113,7 @@ def test_xformers_on_a_cpu_or_absent_is_a_clear_message(monkeypatch):
                     "run on NVIDIA GPUs alone")
 def test_xformers_on_a_gpu_is_the_formula():
     pytest.importorskip("xformers")
-    rows = [row for row in profiling.deviations("cuda")
+    rows = [row for row in efficiency.deviations("cuda")
             if row.backend == "xformers"]
     assert rows and max(max(row.output, row.gradient) for row in rows) < 0.02
 
@@ -176,8 +177,8 @@ def test_a_cache_and_fake_tensors_repeat_the_keys(monkeypatch):
 
 def test_the_table_of_all_backends_stands_within_rounding():
     """Every backend, case and type: a few roundings of its type, no more."""
-    rows = profiling.deviations()
-    assert len(rows) == 4 * 2 * len(profiling.CASES)
+    rows = efficiency.deviations()
+    assert len(rows) == 4 * 2 * len(efficiency.CASES)
     for row in rows:
         if row.backend == "xformers":
             assert row.output is None and "xformers" in row.note
@@ -196,7 +197,7 @@ def test_the_table_sees_a_wrong_backend(monkeypatch):
         module, "attend_sdpa", lambda q, k, v, causal:
         F.scaled_dot_product_attention(q, k, v, is_causal=causal,
                                        enable_gqa=True))
-    worst = {row.case: row.output for row in profiling.deviations()
+    worst = {row.case: row.output for row in efficiency.deviations()
              if row.backend == "sdpa"}
     assert worst["a cache"] > 0.1 > worst["odd"]
 
