@@ -29,6 +29,7 @@ from torch.utils.checkpoint import (
     checkpoint, create_selective_checkpoint_contexts)
 
 from minillama import rope
+from minillama.attention import attend
 from minillama.config import ModelConfig, RecomputeName
 from minillama.model import LayerCache, Tables
 from minillama.swiglu import ffn_hidden_dim
@@ -156,7 +157,8 @@ def block_by_hand(
 
     Raises:
         ValueError: if a weight is spread over ranks by tensor parallelism,
-            whose communication only autograd knows.
+            whose communication only autograd knows, or if another attention
+            has taken the place of the layer's own.
 
     Chapter: notebooks/12_efficiency.ipynb
     """
@@ -165,6 +167,10 @@ def block_by_hand(
         raise ValueError(
             "recompute='by_hand' and tensor parallelism do not go together; "
             "try recompute='selective', which keeps nearly the same")
+    if layer.attention.attend is not attend:
+        raise ValueError(
+            "recompute='by_hand' has an attention of its own, and this layer "
+            "was given another; try recompute='selective'")
     return BlockByHand.apply(layer, x, *tables, *weights)
 
 

@@ -20,6 +20,7 @@ import torch
 from minillama import attention, profiling, recompute, tiled
 from minillama.config import ModelConfig, RecomputeName
 from minillama.model import Block, Transformer
+from minillama.plots import efficiency
 from minillama.train import fit
 from tests.small import MODEL, corpus, run_config
 
@@ -272,7 +273,7 @@ def test_training_reaches_the_same_losses(mode, tmp_path):
 
 
 def test_bad_input_is_refused_with_the_remedy():
-    """An unknown mode; weights that tensor parallelism has spread."""
+    """An unknown mode; spread weights; an attention that would be ignored."""
     with pytest.raises(ValueError, match=r"recompute='some' is unknown.*sel"):
         recompute.apply(build(MODEL), "some")
     layer = Block(MODEL)
@@ -280,6 +281,10 @@ def test_bad_input_is_refused_with_the_remedy():
     x = torch.randn(1, 4, MODEL.dim)
     tables = build(MODEL).rope_tables(0, 4, x)
     with pytest.raises(ValueError, match="by_hand.*try recompute='selecti"):
+        recompute.block_by_hand(layer, x, tables)
+    layer = Block(MODEL)
+    layer.attention.attend = attention.attend_eager
+    with pytest.raises(ValueError, match="given another; try recompute='sel"):
         recompute.block_by_hand(layer, x, tables)
 
 
@@ -300,3 +305,17 @@ def test_selective_compiles():
         jaxtyping.config.update("jaxtyping_disable", False)
         torch._dynamo.reset()
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [
+    torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["1.1B", "7B", "65B"])
+def test_the_bars_of_the_chapter_add_up_to_the_formula(name, dtype):
+    """Part by part; RoPE's table, shared by all tokens, is not drawn."""
+    config = ModelConfig.preset(name)
+    for mode in MODES:
+        drawn = sum(efficiency.parts(config, mode, dtype=dtype).values())
+        tables = (2 * config.head_dim * max(4, dtype.itemsize)
+                  if mode == "none" else 0)
+        assert drawn + tables == recompute.kept_bytes(
+            config, mode, length=1, dtype=dtype)

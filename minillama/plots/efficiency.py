@@ -264,7 +264,8 @@ def counted(name: str, shapes: list[list[int]]) -> tuple[int, int]:
         *batch, rows, inner = shapes[0]
         out = math.prod(batch) * rows * shapes[1][-1]
         return 2 * out * inner, sum(sizes) + out
-    if "scaled_dot_product" in name and name != "scaled_dot_product_attention":
+    if (name.lstrip("_").startswith("scaled_dot_product_")
+            and name != "scaled_dot_product_attention"):
         products = 5 if name.endswith("backward") else 2
         queries, keys = shapes[products > 2], shapes[1 + (products > 2)]
         # Written: one output, or three gradients; the log-sum-exp is small.
