@@ -3,7 +3,8 @@
 The hand-written backward pass is held against finite differences
 (`gradcheck`) and against autograd through the same block; every mode trains
 to the same weights. Bytes are measured by the profiler's memory events and by
-the hooks of autograd, and must equal the planner's formula to the byte.
+the hooks of autograd, and must equal the planner's formula to the byte. Two
+processes run every mode under FSDP and tensor parallelism.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from typing import get_args
 import jaxtyping
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel, RowwiseParallel, parallelize_module)
 
 from minillama import attention, profiling, recompute, tiled
 from minillama.config import ModelConfig, RecomputeName
@@ -319,3 +325,58 @@ def test_the_bars_of_the_chapter_add_up_to_the_formula(name, dtype):
                   if mode == "none" else 0)
         assert drawn + tables == recompute.kept_bytes(
             config, mode, length=1, dtype=dtype)
+
+
+def on_two_ranks(rank, folder):
+    """Every mode under FSDP and under tensor parallelism, beside `none`."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2,
+                            store=dist.FileStore(f"{folder}/store", 2))
+    mesh, tokens = init_device_mesh("cpu", (2,)), draw(MODEL)
+    lines = []
+    for how in ("fsdp", "tensor"):
+        for mode in MODES:
+            model = build(MODEL)
+            if how == "tensor":
+                for layer in model.layers:
+                    parallelize_module(layer, mesh, PLAN)
+            recompute.apply(model, mode)
+            if how == "fsdp":
+                for part in (*model.layers, model):
+                    fully_shard(part)
+            try:
+                found = gradients(model, tokens)
+            except ValueError as error:
+                lines.append(f"{how} {mode}: {error}")
+                continue
+            found = [x.full_tensor() if hasattr(x, "full_tensor") else x
+                     for x in found]
+            if mode == "none":
+                want = found
+            torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-10)
+            lines.append(f"{how} {mode}")
+    dist.destroy_process_group()
+    if rank == 0:
+        with open(f"{folder}/lines", "w", encoding="utf-8") as file:
+            file.write("\n".join(lines))
+
+
+PLAN = {f"{part}.{name}": style()
+        for style, names in ((ColwiseParallel, {
+            "attention": ("wq", "wk", "wv"),
+            "feed_forward": ("w_gate", "w_up")}),
+            (RowwiseParallel, {"attention": ("wo",),
+                               "feed_forward": ("w_down",)}))
+        for part, inside in names.items() for name in inside}
+
+
+@pytest.mark.slow
+def test_modes_go_with_sharding_and_tensor_parallelism(tmp_path):
+    """Two processes: every mode but by hand under tensor parallelism."""
+    torch.multiprocessing.spawn(on_two_ranks, (str(tmp_path),), nprocs=2)
+    lines = (tmp_path / "lines").read_text(encoding="utf-8").splitlines()
+    assert lines[:-2] == [f"{how} {mode}" for how in ("fsdp", "tensor")
+                          for mode in MODES][:-2]
+    by_hand, = (line for line in lines if line.startswith("tensor by_hand"))
+    assert "try recompute='selective'" in by_hand
+    assert lines[-1] == "tensor full"
