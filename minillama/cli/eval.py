@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class EvalCommand:
     """Two such folders: list the items they disagree on, and ask nothing."""
     allow_code_execution: bool = False
     """Let HumanEval and MBPP run the programs that the model writes."""
+    judges: Path | None = None
+    """Services that judge in place of the stand-ins; a JSON file."""
     json: bool = False
     """Print the reports as JSON."""
     seed: int = 1
@@ -69,8 +72,20 @@ def run(command: EvalCommand) -> int:
     options = Options(command.protocol, command.shots, command.limit,
                       command.seed)
     names = command.tasks.split(",")
-    asked, missing = [], []
-    for task in choose_tasks(names):
+    asked, missing, tasks = [], [], choose_tasks(names)
+    if command.judges:
+        from minillama.evals.judges import configure
+        tasks = configure(command.judges, tasks)
+    if any(task.runs_code for task in tasks) and command.allow_code_execution:
+        from minillama.evals import sandbox
+        walls = sandbox.offered()
+        print(f"walls around programs: {walls or 'none, so none is run'}",
+              file=sys.stderr)
+        if not walls:
+            tasks = [task for task in tasks if not task.runs_code]
+            missing.append("not asked: humaneval, mbpp (this machine has no "
+                           "walls to run programs behind)")
+    for task in tasks:
         if task.runs_code and not command.allow_code_execution:
             problem = "runs programs that the model writes; say " + (
                 "--allow-code-execution")

@@ -95,7 +95,7 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    place = Path(folder) / task.name
+    place = Path(folder) / (task.folder or task.name)
     items = task.load(place, task.split, options.wording)
     if options.limit is not None and options.limit < len(items):
         if options.limit < 1:

@@ -160,7 +160,7 @@ class Task:
     """
 
     name: str
-    """On the command line, and the folder in DATA."""
+    """On the command line, and the folder in DATA unless `folder` is."""
     title: str
     """Its column in the paper's tables (`samples/paper_tables.csv`)."""
     load: Loader
@@ -193,3 +193,5 @@ class Task:
     """Whether judging runs programs that the model wrote."""
     note: str = ""
     """What one must know to read the score."""
+    folder: str = ""
+    """Where the files lie in DATA, for a second task on the same ones."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from minillama.evals import commonsense, mmlu, plays, reading
+from minillama.evals import (
+    bias, closed_book, code, commonsense, math, mmlu, plays, reading, toxicity,
+    truthful)
 from minillama.evals.protocol import Task
 from minillama.samples import FOLDER
 
@@ -17,8 +19,14 @@ SAMPLES = FOLDER / "evals"
 
 GROUPS: dict[str, tuple[Task, ...]] = {
     "commonsense": commonsense.TASKS,
+    "closed_book": closed_book.TASKS,
     "race": reading.TASKS,
+    "mathematics": math.TASKS,
+    "code": code.TASKS,
     "mmlu": mmlu.TASKS,
+    "toxicity": toxicity.TASKS,
+    "bias": bias.TASKS,
+    "truth": truthful.TASKS,
     "plays": plays.TASKS,
 }
 """A family of the paper to its benchmarks; `all` is every one of them."""
