@@ -1,4 +1,4 @@
-"""Benchmarks in which the model writes: questions, mathematics, code, toxicity.
+"""Benchmarks in which the model writes: facts, mathematics, code, toxicity.
 
 Loaders read real files where a copy is at hand and files of the same form
 made here otherwise. Judges are held against answers that are right or wrong

@@ -58,13 +58,7 @@ def command(argv: Sequence[str]) -> Any:
 def run(command: EvalCommand) -> int:
     """Load, estimate, ask, print."""
     from minillama.evals import report
-    from minillama.evals.evaluate import (
-        Options,
-        evaluate,
-        items_of,
-        summarise,
-    )
-    from minillama.evals.tasks import SAMPLES, choose_tasks
+    from minillama.evals.evaluate import Options, evaluate, summarise
 
     if command.compare:
         print(report.compare(*command.compare))
@@ -72,33 +66,7 @@ def run(command: EvalCommand) -> int:
     options = Options(command.protocol, command.shots, command.limit,
                       command.seed)
     names = command.tasks.split(",")
-    asked, missing, tasks = [], [], choose_tasks(names)
-    if command.judges:
-        from minillama.evals.judges import configure
-        tasks = configure(command.judges, tasks)
-    if any(task.runs_code for task in tasks) and command.allow_code_execution:
-        from minillama.evals import sandbox
-        walls = sandbox.offered()
-        print(f"walls around programs: {walls or 'none, so none is run'}",
-              file=sys.stderr)
-        if not walls:
-            tasks = [task for task in tasks if not task.runs_code]
-            missing.append("not asked: humaneval, mbpp (this machine has no "
-                           "walls to run programs behind)")
-    for task in tasks:
-        if task.runs_code and not command.allow_code_execution:
-            problem = "runs programs that the model writes; say " + (
-                "--allow-code-execution")
-        else:
-            try:
-                items = items_of(task, command.data or SAMPLES, options)
-                asked.append((options.of(task), items))
-                continue
-            except ValueError as error:
-                problem = str(error)
-        if task.name in names:
-            raise ValueError(f"{task.name}: {problem}")
-        missing.append(f"not asked: {task.name} ({problem})")
+    asked, missing = _items(command, options, names)
     if not asked:
         raise ValueError("; ".join(missing[:3]))
     scorer, about = _open(command)
@@ -116,6 +84,51 @@ def run(command: EvalCommand) -> int:
           if command.json
           else report.table(reports, about["parameters"]))
     return 0
+
+
+def _items(
+    command: EvalCommand, options: Any, names: Sequence[str]
+) -> tuple[list[Any], list[str]]:
+    """Tasks with their items, and why others are not asked.
+
+    Raises:
+        ValueError: if a task that was named cannot be asked.
+    """
+    from minillama.evals.evaluate import items_of
+    from minillama.evals.tasks import SAMPLES, choose_tasks
+
+    asked, missing, tasks = [], [], choose_tasks(names)
+    if command.judges:
+        from minillama.evals.judges import configure
+        tasks = configure(command.judges, tasks)
+    for task in tasks:
+        problem = _code_problem(command) if task.runs_code else None
+        if problem is None:
+            try:
+                items = items_of(task, command.data or SAMPLES, options)
+                asked.append((options.of(task), items))
+                continue
+            except ValueError as error:
+                problem = str(error)
+        if task.name in names:
+            raise ValueError(f"{task.name}: {problem}")
+        missing.append(f"not asked: {task.name} ({problem})")
+    return asked, missing
+
+
+def _code_problem(command: EvalCommand) -> str | None:
+    """Why programs are not run, or None; what walls there are is printed."""
+    from minillama.evals import sandbox
+
+    if not command.allow_code_execution:
+        return ("runs programs that the model writes; say "
+                "--allow-code-execution")
+    walls = sandbox.offered()
+    if walls is None:
+        return ("this machine has no walls to run programs behind (Landlock "
+                "and seccomp, on Linux 5.13 or later)")
+    print(f"walls around programs: {walls}", file=sys.stderr)
+    return None
 
 
 def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:

@@ -77,8 +77,8 @@ def _mbpp(row: Row) -> Item:
 _HUMANEVAL = Task(
     "humaneval", "HumanEval@1", load_humaneval, "HumanEval.jsonl.gz", 164,
     "MIT", judge=judge, metric="pass@1", runs_code=True,
-    sampling=Sampling(512, ("\ndef ", "\nclass ", "\nif ", "\nprint", "\n#"),
-                      0.1, 0.95))
+    sampling=Sampling(
+        512, ("\ndef ", "\nclass ", "\nif ", "\nprint", "\n#"), 0.1, 0.95))
 _MBPP = Task(
     "mbpp", "MBPP@1", load_mbpp, "mbpp.jsonl", 500, "CC BY 4.0", shots=3,
     shots_split="prompt", separator="\n\n", judge=judge, metric="pass@1",
@@ -89,7 +89,8 @@ def _many(task: Task, k: int) -> Task:
     """pass@k from 200 samples at temperature 0.8."""
     assert task.sampling
     return replace(
-        task, name=f"{task.name}_{k}", folder=task.name, title=f"{task.title[:-2]}@{k}",
+        task, name=f"{task.name}_{k}", folder=task.name,
+        title=f"{task.title[:-2]}@{k}",
         metric=f"pass@{k}",
         sampling=replace(task.sampling, temperature=0.8, samples=200),
         note="the paper does not say how many samples; 200 as in Chen et al.")

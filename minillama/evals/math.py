@@ -116,7 +116,8 @@ def _voted(task: Task, k: int) -> Task:
     """The same task by majority of k samples."""
     assert task.sampling
     return replace(
-        task, name=f"{task.name}_maj", folder=task.name, title=f"{task.title}_maj1@k",
+        task, name=f"{task.name}_maj", folder=task.name,
+        title=f"{task.title}_maj1@k",
         metric="maj1", sampling=replace(
             task.sampling, temperature=0.6, top_p=0.95, samples=k))
 
