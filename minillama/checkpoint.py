@@ -10,11 +10,11 @@ Chapter: notebooks/10_training.ipynb
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from minillama import sharded
 from minillama.config import ModelConfig
-from minillama.files import fingerprint, flush
+from minillama.files import fingerprint, flush, manifest, read_manifest
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 
@@ -43,6 +44,7 @@ def save(
     training: dict[str, Any],
     *,
     keep_last: int,
+    write: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write one checkpoint atomically, then drop the oldest ones.
 
@@ -53,6 +55,7 @@ def save(
         training: tensors, numbers and strings in dicts and lists: optimiser,
             scaler, data position, random number generators.
         keep_last: how many checkpoints stay.
+        write: writes the weights into a folder in another way than one file.
 
     Returns:
         The folder of the new checkpoint.
@@ -65,19 +68,22 @@ def save(
     """
     folder = Path(out) / "checkpoints"
     final = folder / f"step-{step:08d}"
-    partial = folder / f"writing-{step:08d}"
+    partial = writing(out, step)
     if final.exists():
         raise ValueError(
             f"{final} exists already; move it away, or choose another --out")
     _sweep(folder)
     partial.mkdir(parents=True)
-    save_file(weights_of(model), partial / WEIGHTS)
+    if write is None:
+        save_file(weights_of(model), partial / WEIGHTS)
+    else:
+        write(partial)
     (partial / SHAPE).write_text(
         json.dumps(model.config.to_dict(), indent=1), encoding="utf-8")
     torch.save(training, partial / TRAINING)
     files = {path.name: fingerprint(path)
              for path in sorted(partial.iterdir())}
-    (partial / MANIFEST).write_text(_manifest(step, files), encoding="utf-8")
+    (partial / MANIFEST).write_text(manifest(step, files), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
         flush(path)
     os.replace(partial, final)
@@ -90,11 +96,9 @@ def save(
     return final
 
 
-def _manifest(step: int, files: dict[str, Any]) -> str:
-    """What was written, sealed by a checksum of its own."""
-    body = {"step": step, "files": files}
-    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
-    return json.dumps({**body, "sha256": seal.hexdigest()}, indent=1)
+def writing(out: Path, step: int) -> Path:
+    """Where a checkpoint is until it is whole."""
+    return Path(out) / "checkpoints" / f"writing-{step:08d}"
 
 
 def _sweep(folder: Path) -> None:
@@ -135,9 +139,10 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         return {
             "step": verified_step(folder),
             "config": read_config(folder),
-            "weights": load_file(folder / WEIGHTS, device=str(device)),
-            "training": torch.load(
-                folder / TRAINING, map_location="cpu", weights_only=True),
+            "weights": (
+                sharded.read(folder) if sharded.holds(folder)
+                else load_file(folder / WEIGHTS, device=str(device))),
+            "training": read_training(folder),
         }
     except DamagedCheckpoint:
         raise
@@ -148,18 +153,19 @@ def read(folder: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
             "back on the one before") from e
 
 
+def read_training(folder: Path) -> dict[str, Any]:
+    """What `save` was given as `training`; check the folder before."""
+    return torch.load(
+        Path(folder) / TRAINING, map_location="cpu", weights_only=True)
+
+
 def verified_step(folder: Path) -> int:
     """The step in the manifest, once every file is as it was written.
 
     Raises:
         DamagedCheckpoint: naming the files that are not.
     """
-    text = (folder / MANIFEST).read_text(encoding="utf-8")
-    manifest = json.loads(text)
-    step, files = manifest["step"], manifest["files"]
-    damaged = [] if text == _manifest(step, files) else [MANIFEST]
-    damaged += [name for name in (WEIGHTS, SHAPE, TRAINING)
-                if fingerprint(folder / name) != files[name]]
+    step, damaged = read_manifest(folder / MANIFEST)
     if damaged:
         raise DamagedCheckpoint(
             f"{', '.join(str(folder / name) for name in damaged)} is not "
@@ -197,7 +203,8 @@ def load_weights(model: Transformer, weights: dict[str, Any]) -> None:
     with torch.no_grad():
         # Not into `expected`, which may hold copies; a tied matrix stays.
         for name, weight in model.state_dict().items():
-            weight.copy_(weights.get(name, weight))
+            if name in weights:
+                sharded.fill(weight, weights[name])
 
 
 def load_model(

@@ -12,32 +12,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from minillama.fields import above_zero, below_one, refuse
+
 PresetName = Literal[
     "mini", "toy", "15M", "110M", "1.1B", "7B", "13B", "33B", "65B"
 ]
 DTypeName = Literal["auto", "fp32", "bf16", "fp16"]
 RecomputeName = Literal["none", "selective", "linear", "by_hand", "full"]
-
-
-def _refuse(owner: str, problems: list[str]) -> None:
-    """Raise one ValueError that lists every problem, or nothing at all."""
-    if problems:
-        raise ValueError(f"{owner}: " + "; ".join(problems))
-
-
-def _below_one(owner: object, names: tuple[str, ...]) -> list[str]:
-    """Name the fields that must be positive whole numbers and are not."""
-    return [
-        f"{name}={getattr(owner, name)} must be at least 1"
-        for name in names
-        if getattr(owner, name) is not None and getattr(owner, name) < 1
-    ]
-
-
-def _above_zero(owner: object, names: tuple[str, ...]) -> list[str]:
-    """Name the fields that must be above 0 and are not."""
-    return [f"{name}={getattr(owner, name)} must be above 0"
-            for name in names if not getattr(owner, name) > 0]
 
 
 @dataclass(frozen=True)
@@ -93,7 +74,7 @@ class ModelConfig:
         """Collect every problem, then refuse once."""
         sizes = ("dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim",
                  "multiple_of", "vocab_size", "max_seq_len")
-        problems = _below_one(self, sizes)
+        problems = below_one(self, sizes)
         if not problems and self.dim % (2 * self.n_heads):
             problems.append(
                 f"dim={self.dim} must be a multiple of 2 * n_heads="
@@ -107,8 +88,8 @@ class ModelConfig:
                 f"n_kv_heads={self.n_kv_heads} must divide n_heads="
                 f"{self.n_heads}; try one of {fits}"
             )
-        problems += _above_zero(self, ("norm_eps", "rope_theta"))
-        _refuse("ModelConfig", problems)
+        problems += above_zero(self, ("norm_eps", "rope_theta"))
+        refuse("ModelConfig", problems)
 
     @property
     def head_dim(self) -> int:
@@ -196,6 +177,14 @@ class TrainConfig:
     """Compile the model with torch.compile (a minute of start-up)."""
     deterministic: bool = False
     """Refuse operations that differ from run to run (slower on CUDA)."""
+    dp_replicate: int = 1
+    """Copies of the whole model, each reading its share of the batch."""
+    dp_shard: int | None = None
+    """Processes that share out one copy (FSDP); None: all that are left."""
+    tensor_parallel: int = 1
+    """Processes that share every matrix product and the sequence."""
+    timeout: float = 120.0
+    """Seconds that one process waits for the others before it gives up."""
     log_every: int = 50
     """Steps between printed lines; metrics.jsonl always has every step."""
     eval_every: int = 250
@@ -217,9 +206,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Collect every problem, then refuse once."""
-        problems = _below_one(self, (
+        problems = below_one(self, (
             "steps", "batch_size", "micro_batch_size", "log_every",
-            "checkpoint_every", "keep_last", "eval_tokens"))
+            "checkpoint_every", "keep_last", "eval_tokens", "dp_replicate",
+            "dp_shard", "tensor_parallel"))
         micro = self.micro_batch_size
         if micro and self.batch_size % micro:
             fits = [m for m in range(1, self.batch_size + 1)
@@ -227,7 +217,7 @@ class TrainConfig:
             problems.append(
                 f"micro_batch_size={micro} must divide batch_size="
                 f"{self.batch_size}; try one of {fits}")
-        problems += _above_zero(self, ("max_lr", "grad_clip"))
+        problems += above_zero(self, ("max_lr", "grad_clip", "timeout"))
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(
@@ -236,7 +226,7 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 problems.append(
                     f"{name}={getattr(self, name)} must not be negative")
-        _refuse("TrainConfig", problems)
+        refuse("TrainConfig", problems)
         if self.warmup_steps >= self.steps:
             object.__setattr__(self, "warmup_steps", self.steps // 10)
 

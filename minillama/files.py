@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,25 @@ def fingerprint(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def manifest(step: int, files: dict[str, Any]) -> str:
+    """What was written, by name; sealed by a checksum of its own."""
+    body = {"step": step, "files": files}
+    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode())
+    return json.dumps({**body, "sha256": seal.hexdigest()}, indent=1)
+
+
+def read_manifest(path: Path) -> tuple[int, list[str]]:
+    """The step in a manifest, and which files beside it are damaged."""
+    text = path.read_text(encoding="utf-8")
+    found = json.loads(text)
+    step, files = found["step"], found["files"]
+    damaged = [] if text == manifest(step, files) else [path.name]
+    names = {found.name for found in path.parent.iterdir()} - {path.name}
+    damaged += [name for name in sorted(names | set(files))
+                if fingerprint(path.with_name(name)) != files.get(name)]
+    return step, damaged
 
 
 def flush(path: Path) -> None:

@@ -26,10 +26,12 @@ def empty_cache(
 
     Chapter: notebooks/11_generation.ipynb
     """
-    c, weight = model.config, model.tok_embeddings.weight
-    shape = (batch, c.kv_heads, length, c.head_dim)
-    return [(weight.new_zeros(shape), weight.new_zeros(shape))
-            for _ in range(c.n_layers)]
+    weight = model.tok_embeddings.weight
+    like = dict(device=weight.device, dtype=weight.dtype)
+    # Of heads that many processes share, each keeps its own.
+    shapes = [(batch, layer.attention.kv_heads, length, model.config.head_dim)
+              for layer in model.layers]
+    return [(torch.zeros(s, **like), torch.zeros(s, **like)) for s in shapes]
 
 
 def top_p_filter(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ class MetricsFile:
     """A file of JSON lines with each step exactly once and in order.
 
     Args:
-        path: the file.
+        path: the file; None writes nothing, for all processes but one.
         done: steps that the resumed checkpoint has behind it; lines after
             them, whole or torn by a kill, are cut off.
 
@@ -104,10 +105,11 @@ class MetricsFile:
     Chapter: notebooks/10_training.ipynb
     """
 
-    def __init__(self, path: Path, done: int = 0) -> None:
-        self.path = Path(path)
-        kept = self._kept_bytes(done)
-        if self.path.exists():
+    def __init__(self, path: Path | None, done: int = 0) -> None:
+        self.path = Path(path or os.devnull)
+        self.real = path is not None
+        kept = self._kept_bytes(done) if self.real else 0
+        if self.real and self.path.exists():
             os.truncate(self.path, kept)
         self.file = open(self.path, "a", encoding="utf-8", newline="\n")
 
@@ -135,11 +137,17 @@ class MetricsFile:
 
     def sync(self) -> None:
         """Put the lines on the disk, before a checkpoint relies on them."""
-        os.fsync(self.file.fileno())
+        if self.real:
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+
+def plain(value: float) -> float | None:
+    """A number that JSON can hold: it has no infinity."""
+    return value if math.isfinite(value) else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

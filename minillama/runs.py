@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from minillama import checkpoint, recompute
+from minillama import checkpoint, recompute, sharded
 from minillama.batches import Batch, Batches
 from minillama.config import TrainConfig
 from minillama.devices import choose_device, choose_dtype
 from minillama.files import replace_bytes
-from minillama.metrics import Meter
+from minillama.metrics import Meter, device_peak
 from minillama.model import Transformer
-from minillama.optim import decay_groups
+from minillama.optim import clip_grad_norm, decay_groups
 from minillama.tokenizer import Tokenizer
 
 # What a resumed run must have in common with the one it continues.
@@ -104,6 +105,20 @@ def open_tokenizer(config: TrainConfig) -> Tokenizer:
     return tokenizer
 
 
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient is NaN or infinite; nothing was updated."""
+
+
+def not_finite(record: dict[str, Any], batch: Batch) -> NonFiniteLoss:
+    """Which step and samples it was, and what to try."""
+    last = batch.first_sample + len(batch.inputs) - 1
+    return NonFiniteLoss(
+        f"step {record['step']}: loss {record['loss']}, gradient norm "
+        f"{record['grad_norm']} on samples {batch.first_sample} to {last}; "
+        "the weights are as before this step. Lower --max-lr, lengthen "
+        "--warmup-steps, or look at these samples")
+
+
 @dataclass
 class State:
     """Everything that changes during a run.
@@ -118,18 +133,37 @@ class State:
     dtype: torch.dtype
     loss_fn: Callable[..., Tensor]
     step: int = 0
+    # What many processes do in another way (minillama/parallel.py).
+    lead: bool = True
+    """Whether this process prints, and writes the files of the run."""
+    shares: int = 1
+    """Into how many parts each batch is dealt."""
+    devices: int = 1
+    """Processes in all, each with one device."""
+    mean: Callable[[float], float] = float
+    """A number's mean over all processes."""
+    clip: Callable[..., Tensor] = clip_grad_norm
+    """Clips the gradient by its norm over all processes."""
+    save: Callable[..., None] | None = None
+    """Writes a checkpoint together with the others, as `save_state` does."""
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.tok_embeddings.weight.device
 
+    def peak(self) -> float | None:
+        """Operations per second of all devices, None if not known."""
+        one = device_peak(self.device)
+        return one and one * self.devices
+
     def describe(self, config: TrainConfig) -> str:
         """What is about to be trained, in one line."""
         parameters = sum(p.numel() for p in self.model.parameters())
         return (f"{parameters:,} parameters, {config.steps} steps of "
                 f"{config.batch_size} x {config.model.max_seq_len} tokens, "
-                f"{self.dtype} on {self.device}")
+                f"{self.dtype} on {self.device}"
+                + (f" x {self.devices}" if self.devices > 1 else ""))
 
 
 @dataclass(frozen=True)
@@ -153,6 +187,10 @@ def begin(
     loss_fn: Callable[..., Tensor],
     model: Transformer | None = None,
     batches: Iterator[Batch] | None = None,
+    *,
+    wrap: Callable[[Transformer], Transformer] | None = None,
+    rank: int = 0,
+    shares: int = 1,
 ) -> State:
     """A run at step 0; see `train.new_state`.
 
@@ -162,7 +200,20 @@ def begin(
         model: instead of the one that `config.model` describes.
         batches: instead of those in `config.data`; like `Batches` an endless
             iterator with `state_dict` and `load_state_dict`.
+        wrap: spreads the model over many processes.
+        rank, shares: this process reads part `rank` of `shares` of a batch.
+
+    Raises:
+        ValueError: if the settings ask for many processes and there is one.
     """
+    wanted = (config.dp_replicate * (config.dp_shard or 1)
+              * config.tensor_parallel)
+    if wrap is None and wanted > 1:
+        raise ValueError(
+            f"dp_replicate={config.dp_replicate}, dp_shard={config.dp_shard} "
+            f"and tensor_parallel={config.tensor_parallel} ask for {wanted} "
+            f"processes, and this is one; start torchrun --nproc-per-node "
+            f"{wanted} -m minillama train")
     # Even asking for the default imports a compiler: two seconds.
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         torch.use_deterministic_algorithms(config.deterministic)
@@ -175,7 +226,8 @@ def begin(
         model.init_weights(torch.Generator().manual_seed(config.seed))
     if config.init_from is not None:
         _start_from(model, config)
-    model = recompute.apply(model.to(device).train(), config.recompute)
+    model = model.to(device).train()
+    model = wrap(model) if wrap else recompute.apply(model, config.recompute)
     optimizer = torch.optim.AdamW(
         decay_groups(model, config.weight_decay), lr=config.max_lr,
         betas=(config.beta1, config.beta2), fused=True)
@@ -183,7 +235,8 @@ def begin(
         device.type, enabled=dtype == torch.float16)
     batches = batches or Batches(
         config.data, seq_len=config.model.max_seq_len,
-        batch_size=config.batch_size, seed=config.seed)
+        batch_size=config.batch_size, seed=config.seed, rank=rank,
+        world_size=shares)
     return State(model, optimizer, scaler, batches, dtype, loss_fn)
 
 
@@ -200,28 +253,61 @@ def _start_from(model: Transformer, config: TrainConfig) -> None:
 
 def save_state(state: State, out: Path, keep_last: int) -> None:
     """One checkpoint with all that a bitwise continuation needs."""
+    if state.save:
+        state.save(state, out, keep_last)
+        return
     checkpoint.save(out, state.step, state.model, {
-        "optimizer": state.optimizer.state_dict(),
+        **position(state), "optimizer": state.optimizer.state_dict(),
+    }, keep_last=keep_last)
+
+
+def position(state: State) -> dict[str, Any]:
+    """Where a run stands, beside its weights and their moments."""
+    return {
         "scaler": state.scaler.state_dict(),
         "batches": state.batches.state_dict(),
         "rng": {"cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all()},
-    }, keep_last=keep_last)
+    }
 
 
 def resume_state(state: State, out: Path) -> None:
-    """Put the newest checkpoint back in place."""
-    stored = checkpoint.read(checkpoint.checkpoints(out)[-1])
-    checkpoint.load_weights(state.model, stored["weights"])
-    training = stored["training"]
-    state.optimizer.load_state_dict(training["optimizer"])
+    """Put the newest checkpoint back in place.
+
+    One process or many may have written it, and one or many may read it.
+    """
+    folder = checkpoint.checkpoints(out)[-1]
+    if sharded.holds(folder):
+        state.step = checkpoint.verified_step(folder)
+        training = checkpoint.read_training(folder)
+        sharded.load(folder, sharded.tensors(state.model, state.optimizer))
+    else:
+        stored = checkpoint.read(folder)
+        state.step, training = stored["step"], stored["training"]
+        checkpoint.load_weights(state.model, stored["weights"])
+        _load_moments(state.optimizer, training["optimizer"])
     if training["scaler"]:  # empty unless it was trained in fp16
         state.scaler.load_state_dict(training["scaler"])
     state.batches.load_state_dict(training["batches"])
     torch.set_rng_state(training["rng"]["cpu"])
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(training["rng"]["cuda"])
-    state.step = stored["step"]
+
+
+def _load_moments(
+    optimizer: torch.optim.Optimizer, stored: dict[str, Any]
+) -> None:
+    """Put AdamW's moments in place, or this process's parts of them."""
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    if not any(isinstance(w, DTensor) for w in weights):
+        optimizer.load_state_dict(stored)
+        return
+    for number, weight in enumerate(weights):
+        moments = stored["state"][number]
+        for name in ("exp_avg", "exp_avg_sq"):
+            part = optimizer.state[weight][name] = torch.zeros_like(weight)
+            sharded.fill(part, moments[name])
+        optimizer.state[weight]["step"] = moments["step"].to(weight.device)
 
 
 @contextlib.contextmanager

@@ -24,21 +24,18 @@ from minillama.config import TrainConfig
 from minillama.devices import precision
 from minillama.generate import generate
 from minillama.metrics import (
-    Meter, MetricsFile, device_peak, open_tracker, read_metrics)
+    Meter, MetricsFile, open_tracker, plain, read_metrics)
 from minillama.model import Transformer
-from minillama.optim import clip_grad_norm, cosine_lr
+from minillama.optim import cosine_lr
 from minillama.runs import (
-    Result, State, begin, log_speed, open_folder, open_tokenizer,
-    progress_line, resume_state, save_state, stop_signal, write_result)
+    NonFiniteLoss, Result, State, begin, log_speed, not_finite, open_folder,
+    open_tokenizer, progress_line, resume_state, save_state, stop_signal,
+    write_result)
 from minillama.shards import validation_ids
 from minillama.tokenizer import Tokenizer
 
 IGNORE = -100
 """A target that is not scored."""
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite; nothing was updated."""
 
 
 def next_token_loss(
@@ -60,7 +57,8 @@ def train_step(
 
     The loss is the mean over all targets of the batch: each micro-batch
     contributes its sum, divided by the count of the whole, so that gradient
-    accumulation equals the big batch.
+    accumulation equals the big batch. Of many processes each does its share,
+    and losses, counts and gradients are averaged.
 
     Returns:
         The record of metrics.jsonl: step, loss (nats per token), lr and
@@ -81,7 +79,7 @@ def train_step(
         group["lr"] = lr
     # 2) forward and backward, one micro-batch at a time
     micro = config.micro_batch_size or len(batch.inputs)
-    count = int((batch.targets != IGNORE).sum())
+    count = state.mean((batch.targets != IGNORE).sum())
     loss = torch.zeros((), device=state.device)
     for inputs, targets in zip(
             batch.inputs.split(micro), batch.targets.split(micro)):
@@ -92,35 +90,21 @@ def train_step(
         loss = loss + part.detach()
     # 3) clip the gradient
     state.scaler.unscale_(state.optimizer)
-    norm = clip_grad_norm(state.model.parameters(), config.grad_clip)
-    record = {"step": state.step, "loss": loss.item(), "lr": lr,
+    norm = state.clip(state.model.parameters(), config.grad_clip)
+    record = {"step": state.step, "loss": state.mean(loss), "lr": lr,
               "grad_norm": norm.item()}
     # 4) check that all is finite; only fp16 may skip a step, and only as
     #    long as a smaller scale can help
     if not math.isfinite(record["loss"] + record["grad_norm"]):
         if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
-            raise _explain(record, batch)
+            raise not_finite(record, batch)
         record |= {"skipped": True, "scale": state.scaler.get_scale(),
-                   "loss": _plain(record["loss"]), "grad_norm": None}
+                   "loss": plain(record["loss"]), "grad_norm": None}
     # 5) update; 6) forget the gradient
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad()
     return record
-
-
-def _plain(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def _explain(record: dict[str, Any], batch: Batch) -> NonFiniteLoss:
-    last = batch.first_sample + len(batch.inputs) - 1
-    return NonFiniteLoss(
-        f"step {record['step']}: loss {record['loss']}, gradient norm "
-        f"{record['grad_norm']} on samples {batch.first_sample} to {last}; "
-        "the weights are as before this step. Lower --max-lr, lengthen "
-        "--warmup-steps, or look at these samples")
 
 
 @torch.no_grad()
@@ -202,7 +186,6 @@ def fit(
 
     Chapter: notebooks/10_training.ipynb
     """
-    say = log or (lambda line: None)
     # 1) where things are
     tokenizer = open_tokenizer(config)
     out = open_folder(config)
@@ -210,24 +193,25 @@ def fit(
     held_out = validation_ids(config.data)
     # 2) model, optimiser and data, new or as the last checkpoint left them
     state = state or new_state(config, model)
+    say = log if log and state.lead else (lambda line: None)
     if config.resume:
         resume_state(state, out)
         say(f"resumed after step {state.step}")
-    track = open_tracker(config.tracker, out)
-    metrics = MetricsFile(out / "metrics.jsonl", done=state.step)
-    meter = Meter(config.model, config.model.max_seq_len,
-                  device_peak(state.device))
+    track = open_tracker(config.tracker if state.lead else "none", out)
+    metrics = MetricsFile(out / "metrics.jsonl" if state.lead else None,
+                          done=state.step)
+    meter = Meter(config.model, config.model.max_seq_len, state.peak())
     say(state.describe(config))
     # 3) the steps
-    quiet = log is None or not sys.stderr.isatty()
+    quiet = not (log and state.lead and sys.stderr.isatty())
     bar = tqdm(total=config.steps, initial=state.step, disable=quiet)
     with bar, contextlib.closing(metrics), stop_signal() as asked_to_stop:
         while state.step < config.steps:
             batch = next(state.batches)
             state.step += 1
             record = train_step(state, batch, config)
-            meter.add(batch.inputs.numel())
-            if _due(state.step, config.eval_every, config.steps):
+            meter.add(batch.inputs.numel() * state.shares)
+            if _due(state, config.eval_every, config):
                 with meter.paused():
                     record |= _look(state, tokenizer, held_out, config, say)
                     if evaluate:
@@ -235,12 +219,11 @@ def fit(
             metrics.write(record)
             track(record)
             bar.update()
-            if _due(state.step, config.log_every, config.steps):
+            if state.lead and _due(state, config.log_every, config):
                 say(progress_line(record, log_speed(out, state.step, meter)))
-            # Asked once: the signal may come at any moment.
-            stop = asked_to_stop.is_set()
-            if stop or _due(
-                    state.step, config.checkpoint_every, config.steps):
+            # Asked once, of all: the signal may come at any moment.
+            stop = state.mean(asked_to_stop.is_set()) > 0
+            if stop or _due(state, config.checkpoint_every, config):
                 with meter.paused():
                     metrics.sync()
                     save_state(state, out, config.keep_last)
@@ -250,8 +233,9 @@ def fit(
     return _finish(state, tokenizer, held_out, config, say)
 
 
-def _due(step: int, every: int, last: int) -> bool:
-    return step == last or (every > 0 and step % every == 0)
+def _due(state: State, every: int, config: TrainConfig) -> bool:
+    return state.step == config.steps or (
+        every > 0 and state.step % every == 0)
 
 
 def new_state(
@@ -265,6 +249,9 @@ def new_state(
 
     Chapter: notebooks/10_training.ipynb
     """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from minillama import parallel
+        return parallel.begin(config, next_token_loss, model)
     loss_fn = torch.compile(next_token_loss) if config.compile else (
         next_token_loss)
     return begin(config, loss_fn, model)
@@ -279,11 +266,12 @@ def _look(
 ) -> dict[str, float]:
     """Validation loss on part of the held-out text, and a sample."""
     sample = _sample(state, tokenizer, config)
-    folder = Path(config.out) / "samples"
-    folder.mkdir(exist_ok=True)
-    (folder / f"step-{state.step:08d}.txt").write_text(
-        sample, encoding="utf-8")
-    say("\n" + sample.strip() + "\n")
+    if state.lead:
+        folder = Path(config.out) / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"step-{state.step:08d}.txt").write_text(
+            sample, encoding="utf-8")
+        say("\n" + sample.strip() + "\n")
     if len(held_out) < 2:
         return {}
     loss, bits = evaluate_loss(
@@ -323,6 +311,7 @@ def _finish(
             state.model, tokenizer, held_out, dtype=state.dtype)
         say(f"validation: {loss:.3f} nats per token, {bits:.3f} bits per "
             "byte on all held-out text")
-    write_result(out, state.step, loss, bits, records, say)
+    if state.lead:
+        write_result(out, state.step, loss, bits, records, say)
     state.model.eval()
     return Result(out, state.step, True, loss, bits, records)

@@ -31,6 +31,7 @@ from minillama import checkpoint
 from minillama.checkpoint import (
     MANIFEST, SHAPE, TRAINING, WEIGHTS, DamagedCheckpoint, checkpoints,
     load_model, load_weights, read, save, weights_of)
+from minillama.files import manifest
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 from tests.small import MODEL, VOCAB, sentences
@@ -326,7 +327,7 @@ def test_manifests_from_elsewhere_are_refused(tmp_path: Path) -> None:
     files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE)}
     (folder / MANIFEST).write_text(
-        checkpoint._manifest(7, files), encoding="utf-8")
+        manifest(7, files), encoding="utf-8")
     with pytest.raises(DamagedCheckpoint, match=TRAINING):
         read(folder)
 
@@ -351,14 +352,14 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE, TRAINING)}
     (folder / MANIFEST).write_text(
-        checkpoint._manifest(7, files), encoding="utf-8")
+        manifest(7, files), encoding="utf-8")
     with pytest.raises(DamagedCheckpoint, match="cannot be read"):
         read(folder)
     # A bare pickle, without torch's envelope.
     (folder / TRAINING).write_bytes(pickle.dumps(_Bomb(trace), 2))
     files[TRAINING] = checkpoint.fingerprint(folder / TRAINING)
     (folder / MANIFEST).write_text(
-        checkpoint._manifest(7, files), encoding="utf-8")
+        manifest(7, files), encoding="utf-8")
     with pytest.raises(DamagedCheckpoint, match="cannot be read"):
         read(folder)
     assert not trace.exists()
@@ -422,7 +423,7 @@ def test_a_shape_of_another_version_is_refused(tmp_path: Path) -> None:
     files = {name: checkpoint.fingerprint(folder / name)
              for name in (WEIGHTS, SHAPE, TRAINING)}
     (folder / MANIFEST).write_text(
-        checkpoint._manifest(7, files), encoding="utf-8")
+        manifest(7, files), encoding="utf-8")
     with pytest.raises(DamagedCheckpoint, match="experts"):
         read(folder)
 

@@ -32,17 +32,20 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 # Arrows point down, one floor or more, never within a floor.
 FLOORS = [
-    {"config", "files"},
+    {"fields", "files"},
+    {"config"},
     {"presets"},
     {"tiled", "kernels", "vocabulary", "text_stream"},
-    {"attention", "swiglu", "rope", "norm", "tokenizer", "shards", "devices"},
+    {"attention", "swiglu", "rope", "norm", "tokenizer", "shards", "devices",
+     "sharded"},
     {"model", "profiling"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics",
      "layout"},
-    {"parallel", "weights", "samples"},
+    {"weights", "samples"},
     {"runs"},
+    {"parallel"},
     {"train"},
-    {"finetune", "evals", "planner", "ablations"},
+    {"finetune", "evals", "planner", "ablations", "engines"},
     {"instructions"},
     {"cli"},
     {"__main__"},
@@ -484,7 +487,8 @@ def test_ci_runs_the_readmes_command():
 
 
 # Small rooms that are tested where they are used.
-TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
+TESTED_WITH = {"devices": "train", "fields": "config", "runs": "train",
+               "shards": "batches", "sharded": "parallel",
                "presets": "config", "text_stream": "tokenizer",
                "protocol": "evaluate", "hugging_face": "scorers",
                "originals": "tasks", "commonsense": "tasks",
@@ -496,7 +500,7 @@ TESTED_WITH = {"devices": "train", "runs": "train", "shards": "batches",
                "recipe": "build", "own": "build",
                "stores": "build", "results": "build",
                "gguf": "weights", "text": "weights", "ladder": "weights",
-               "gpus": "layouts"}
+               "gpus": "layouts", "engines": "parallel"}
 
 
 def test_every_module_has_a_test_file_of_its_name():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from minillama.config import GenerateConfig
+
+TIMEOUT = 120.0
+"""Seconds that processes which write together wait for one another."""
 
 
 def command(argv: Sequence[str]) -> Any:
@@ -17,23 +20,40 @@ def command(argv: Sequence[str]) -> Any:
 
 
 def run(config: GenerateConfig) -> int:
-    """Print the text as it comes."""
+    """Print the text as it comes, alone or with what torchrun started."""
+    from torch import distributed
+
+    from minillama.devices import choose_device
+
+    if not (distributed.is_available()
+            and distributed.is_torchelastic_launched()):
+        device = choose_device(config.device)
+        return write(config, device, lambda model: model.columns_first(
+            ) if device.type == "cpu" else model)
+    from minillama import parallel
+
+    with parallel.company(TIMEOUT, config.device) as device, \
+            parallel.one_voice():
+        return write(config, device, parallel.split_for_writing)
+
+
+def write(
+    config: GenerateConfig, device: Any, arrange: Callable[[Any], Any]
+) -> int:
+    """Load a model, arrange it on its device, and print what it writes."""
     import torch
 
     from minillama import checkpoint, samples
-    from minillama.devices import choose_device
     from minillama.generate import stream
 
-    device = choose_device(config.device)
     if config.checkpoint is None:
         model, tokenizer = samples.load_mini()
     else:
         model, tokenizer = checkpoint.load_model(config.checkpoint)
-    if device.type == "cpu":
-        model.columns_first()
+    model = arrange(model.to(device))
     generator = torch.Generator(device).manual_seed(config.seed)
     for piece in stream(
-            model.to(device), tokenizer, config.prompt,
+            model, tokenizer, config.prompt,
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature, top_p=config.top_p,
             generator=generator):

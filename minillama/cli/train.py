@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,23 @@ def _preset_name(argv: Sequence[str]) -> str:
 
 
 def run(config: TrainConfig) -> int:
-    """Prepare the text, train, say what to do next."""
+    """Train, alone or as one of the processes that torchrun started."""
+    from torch import distributed
+
+    if not (distributed.is_available()
+            and distributed.is_torchelastic_launched()):
+        return train(config, contextlib.nullcontext())
+    from minillama import parallel
+
+    with parallel.company(config.timeout, config.device), \
+            parallel.one_voice():
+        return train(parallel.restarted(config), parallel.one_first())
+
+
+def train(
+    config: TrainConfig, in_turn: contextlib.AbstractContextManager[None]
+) -> int:
+    """Prepare the text, in turn if there are many; train, say what next."""
     from minillama.data import corpus
     from minillama.tokenizer import Tokenizer
     from minillama.train import NonFiniteLoss, fit
@@ -41,8 +58,9 @@ def run(config: TrainConfig) -> int:
     theirs = Path(config.init_from or "") / "tokenizer.model"
     tokenizer = (Tokenizer(theirs)
                  if config.init_from and theirs.is_file() else None)
-    shards = corpus.prepare(
-        config.data, config.model.vocab_size, tokenizer=tokenizer)
+    with in_turn:
+        shards = corpus.prepare(
+            config.data, config.model.vocab_size, tokenizer=tokenizer)
     try:
         result = fit(replace(config, data=shards))
     except NonFiniteLoss as error:

@@ -1,0 +1,438 @@
+"""Many processes train one model, wrapped from outside (section 2.4).
+
+The model knows nothing of this. PyTorch's engine is put around it in one
+fixed order, each layer of wrapping blind to those outside it:
+
+    1. tensor and sequence parallelism   who holds which part of a matrix
+    2. recompute                         what the backward pass does again
+    3. compile                           layer by layer
+    4. data parallelism                  FSDP2, or plain copies (DDP)
+
+Processes are numbered as `layout.Layout` says: neighbours share matrices
+(they talk most), then come those that share one copy, then the copies.
+
+Chapter: notebooks/13_scaling.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed._composable.replicate import replicate
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel, PrepareModuleInput, RowwiseParallel, SequenceParallel,
+    loss_parallel, parallelize_module)
+
+from minillama import checkpoint, recompute, runs, sharded
+from minillama.config import TrainConfig
+from minillama.devices import choose_dtype
+from minillama.fields import refuse
+from minillama.layout import Layout
+from minillama.model import Transformer
+
+AXES = ("copies", "shards", "tensor")
+"""The axes of the mesh, slowest first: the last are neighbours."""
+
+
+class BrokenCompany(ConnectionError):
+    """The processes could not be brought or held together; says why."""
+
+
+# --- the company of processes -------------------------------------------
+
+@contextlib.contextmanager
+def company(timeout: float, device: str = "auto") -> Iterator[torch.device]:
+    """Join the processes that torchrun started, and leave them at the end.
+
+    Inside, cross-entropy takes logits of which each process holds the columns
+    of its own part of the vocabulary.
+
+    Args:
+        timeout: seconds to wait for a process that does not answer.
+        device: `cuda`, `cpu` or `auto`; NCCL carries the one, gloo the other.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        BrokenCompany: in one line, if a process is missing or dies, or the
+            port is taken.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+            timeout=datetime.timedelta(seconds=timeout))
+        with loss_parallel():
+            yield torch.device(device)
+    except RuntimeError as error:
+        if cause := _cause(error, timeout):
+            raise BrokenCompany(cause) from error
+        raise
+    dist.destroy_process_group()
+
+
+def _cause(error: RuntimeError, timeout: float) -> str | None:
+    """What a failure of the network means, or None if it is none."""
+    text, rank = str(error), os.environ.get("RANK", "?")
+    world = os.environ.get("WORLD_SIZE", "?")
+    where = ":".join(os.environ.get(name, "?")
+                     for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if "EADDRINUSE" in text or "address already in use" in text.lower():
+        return (f"process {rank}: {where} is taken by another program; give "
+                "torchrun another --master-port, or --standalone")
+    if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
+        return (f"process {rank}: not all of {world} processes met at {where} "
+                f"within {timeout:g} s; start the missing ones, or raise "
+                "--timeout")
+    if "imed out" in text or "imeout" in text:
+        return (f"process {rank}: another process did not answer for "
+                f"{timeout:g} s; it hangs, or is slower than --timeout")
+    if isinstance(error, dist.DistError) or any(
+            word in text for word in ("gloo", "NCCL", "onnection")):
+        return (f"process {rank}: the connection to another process broke; it "
+                "died, and its own last line says why. --resume goes on from "
+                "the last checkpoint, as torchrun --max-restarts does")
+    return None
+
+
+def layout_of(config: TrainConfig, world_size: int) -> Layout:
+    """The layout of a run, `dp_shard` settled by what the others leave.
+
+    Raises:
+        ValueError: naming each size that does not divide, and what would.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    fixed = config.dp_replicate * config.tensor_parallel
+    shards = config.dp_shard or max(1, world_size // fixed)
+    layout = Layout(
+        config.dp_replicate, shards, config.tensor_parallel,
+        micro_batch_size=config.micro_batch_size or max(
+            1, config.batch_size // (config.dp_replicate * shards)),
+        recompute=config.recompute)
+    problems = layout.misfits(config.model, config.model.max_seq_len)
+    if layout.world_size != world_size:
+        problems.append(
+            f"dp_replicate * dp_shard * tensor_parallel = "
+            f"{config.dp_replicate} * {shards} * {config.tensor_parallel} = "
+            f"{layout.world_size}, but there are {world_size} processes; try "
+            f"torchrun --nproc-per-node {layout.world_size}")
+    if config.batch_size % layout.data_parallel:
+        fits = -(-config.batch_size // layout.data_parallel)
+        problems.append(
+            f"batch_size={config.batch_size} does not divide among "
+            f"{layout.data_parallel} data-parallel processes; try "
+            f"{fits * layout.data_parallel}")
+    refuse("layout", problems)
+    return layout
+
+
+def mesh_of(layout: Layout, device: str) -> DeviceMesh:
+    """The processes as a box with the axes `AXES`."""
+    return init_device_mesh(
+        device, (layout.dp_replicate, layout.dp_shard, layout.tensor_parallel),
+        mesh_dim_names=AXES)
+
+
+# --- wrapping --------------------------------------------------------------
+
+def split_matrices(
+    model: Transformer, mesh: DeviceMesh, *, sequence_parallel: bool = True
+) -> Transformer:
+    """Tensor and sequence parallelism (Korthikanti et al. 2022).
+
+    Columns of wq, wk, wv, w_gate and w_up, then rows of wo and w_down: one
+    all-gather before and one reduce-scatter behind each pair, and nothing in
+    between. The stream between is dealt out by positions, norms with it; the
+    embedding and the output by the vocabulary.
+
+    In training the logits stay dealt out, for `loss_parallel`; else they are
+    gathered, so that generation sees them whole.
+
+    Args:
+        model: on the device of the mesh, or the meta device.
+        mesh: its one axis is `tensor`.
+        sequence_parallel: False keeps the stream whole on every process.
+
+    Returns:
+        The model itself.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    stream = Shard(1) if sequence_parallel else Replicate()
+    norm = {"norm": SequenceParallel()} if sequence_parallel else {}
+    norms = {f"{name}_norm": style for name in ("attention", "ffn")
+             for style in norm.values()}
+    rest = (None, None, None)  # tables, start_pos, cache
+    gather, gather_first = (PrepareModuleInput(
+        input_layouts=(stream, *others),
+        desired_input_layouts=(Replicate(), *others))
+        for others in ((), rest))
+    # A stream of DTensors knows its length, also where some have one more.
+    local = not sequence_parallel
+    out_of = RowwiseParallel(output_layouts=stream, use_local_output=local)
+    tied = model.config.tie_embeddings
+    for layer in model.layers:
+        layer.attention.kv_heads //= mesh.size()
+        parallelize_module(layer, mesh, {
+            **norms, "attention": gather_first,
+            "attention.wq": ColwiseParallel(),
+            "attention.wk": ColwiseParallel(),
+            "attention.wv": ColwiseParallel(), "attention.wo": out_of,
+            "feed_forward": gather,
+            "feed_forward.w_gate": ColwiseParallel(),
+            "feed_forward.w_up": ColwiseParallel(),
+            "feed_forward.w_down": out_of})
+    parallelize_module(model, mesh, {
+        "tok_embeddings": RowwiseParallel(
+            input_layouts=Replicate(), output_layouts=stream,
+            use_local_output=local),
+        **norm,
+        "output": ColwiseParallel(
+            input_layouts=stream, use_local_output=False)})
+    if tied:
+        model.output.weight = model.tok_embeddings.weight
+    model.register_forward_hook(
+        lambda model, _, logits:
+        logits if model.training else logits.full_tensor())
+    return model
+
+
+def split_for_writing(model: Transformer) -> Transformer:
+    """A loaded model, its matrices dealt out over all processes.
+
+    Raises:
+        ValueError: if heads, columns or vocabulary do not divide.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    layout = Layout(tensor_parallel=dist.get_world_size())
+    # Any number of positions can be dealt out, with some left over.
+    refuse("layout", layout.misfits(model.config, 0))
+    where = next(model.parameters()).device.type
+    return split_matrices(model, mesh_of(layout, where)["tensor"])
+
+
+def share_data(
+    model: Transformer, mesh: DeviceMesh, dtype: torch.dtype
+) -> Transformer:
+    """Data parallelism: plain copies, shards, or copies of shards.
+
+    Copies alone average their gradients while the backward pass runs (DDP).
+    Shards hold a part of every weight, gradient and moment; a layer's weights
+    are gathered just before it runs and dropped behind it (FSDP2), the next
+    layer's on their way meanwhile.
+
+    Args:
+        model: tensor-parallel already, or not.
+        mesh: of `mesh_of`.
+        dtype: in which gathered weights travel; they are kept in fp32.
+
+    Returns:
+        The model itself.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    copies, shards, tensor = mesh.shape
+    if copies * shards == 1:
+        return model
+    if shards * tensor == 1:
+        return replicate(model, device_mesh=mesh["copies"])
+    policy = MixedPrecisionPolicy(
+        param_dtype=None if dtype == torch.float32 else dtype,
+        reduce_dtype=None if dtype == torch.float32 else torch.float32,
+        cast_forward_inputs=False)
+    where = mesh["copies", "shards"] if copies > 1 else mesh["shards"]
+    layers = list(model.layers)
+    for module in [*layers, model]:
+        fully_shard(module, mesh=where, mp_policy=policy,
+                    reshard_after_forward=True)
+    for this, following in zip(layers, layers[1:]):
+        this.set_modules_to_forward_prefetch([following])
+        following.set_modules_to_backward_prefetch([this])
+    return model
+
+
+def apply(
+    model: Transformer,
+    mesh: DeviceMesh,
+    layout: Layout,
+    *,
+    dtype: torch.dtype = torch.float32,
+    compile: bool = False,
+) -> Transformer:
+    """All the wrapping of a layout, in the one fixed order.
+
+    Raises:
+        ValueError: for a recompute mode that knows no other processes.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    if layout.tensor_parallel > 1:
+        split_matrices(model, mesh["tensor"],
+                       sequence_parallel=layout.sequence_parallel)
+    if layout.recompute == "by_hand":
+        raise ValueError(
+            "recompute='by_hand' writes the backward pass of whole matrices "
+            "out; many processes need PyTorch's: try 'selective'")
+    recompute.apply(model, layout.recompute)
+    if compile:
+        for layer in model.layers:
+            layer.compile()
+    return share_data(model, mesh, dtype)
+
+
+# --- training --------------------------------------------------------------
+
+def begin(
+    config: TrainConfig,
+    loss_fn: Callable[..., Tensor],
+    model: Transformer | None = None,
+) -> runs.State:
+    """A run at step 0 on all processes; see `train.new_state`.
+
+    Every process draws the weights that one process would draw, so that a
+    layout changes nothing but the order of sums.
+
+    Raises:
+        ValueError: if the layout does not fit (`layout_of`).
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    layout = layout_of(config, dist.get_world_size())
+    device = "cuda" if torch.cuda.is_available() and (
+        config.device != "cpu") else "cpu"
+    config = replace(config, device=device)
+    mesh = mesh_of(layout, device)
+    dtype = choose_dtype(config.dtype, torch.device(device))
+    state = runs.begin(
+        config, whole_loss(loss_fn), model,
+        wrap=lambda model: apply(model, mesh, layout, dtype=dtype,
+                                 compile=config.compile),
+        rank=dist.get_rank() // layout.tensor_parallel,
+        shares=layout.data_parallel)
+    state.lead = dist.get_rank() == 0
+    state.shares, state.devices = layout.data_parallel, layout.world_size
+    state.mean, state.clip, state.save = mean, clip_grad_norm, save
+    return state
+
+
+def whole_loss(loss_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss as a plain number, of whatever kind its logits were."""
+
+    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        value = loss_fn(model, inputs, targets)
+        return value.to_local() if isinstance(value, DTensor) else value
+
+    return loss
+
+
+def mean(value: float | int | Tensor) -> float:
+    """A number's mean over all processes, in float64.
+
+    Of those that share matrices all have the same, which changes no mean.
+    """
+    total = torch.tensor(float(value), dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.item() / dist.get_world_size()
+
+
+@torch.no_grad()
+def clip_grad_norm(
+    parameters: Iterable[Tensor], max_norm: float
+) -> Float[Tensor, ""]:
+    """`optim.clip_grad_norm` over all processes, with one all-reduce.
+
+    Each adds up the squares it holds; what k processes hold alike counts a
+    k-th in each of them.
+    """
+    weights = [w for w in parameters if w.grad is not None]
+    world, total = dist.get_world_size(), 0.0
+    for weight in weights:
+        if isinstance(weight.grad, DTensor):
+            # A norm's gradient is a sum over positions, still to be added up.
+            weight.grad = weight.grad.redistribute(
+                placements=weight.placements)
+    grads = [w.grad for w in weights]
+    for grad in grads:
+        parts = 1
+        if isinstance(grad, DTensor):
+            # A shard of a shard has another type than a shard.
+            parts = math.prod(size for size, place in zip(
+                grad.device_mesh.shape, grad.placements)
+                if not place.is_replicate())
+            grad = grad.to_local()
+        total = total + grad.norm().square() * parts / world
+    dist.all_reduce(total)
+    norm = total.sqrt()
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for grad in grads:
+        (grad.to_local() if isinstance(grad, DTensor) else grad).mul_(scale)
+    return norm
+
+
+def save(state: runs.State, out: Path, keep_last: int) -> None:
+    """One checkpoint, to which every process adds the parts it holds."""
+    parts = sharded.tensors(state.model, state.optimizer)
+
+    def write(folder: Path) -> None:
+        dist.barrier()  # the folder is there
+        sharded.write(folder, parts)
+
+    if state.lead:
+        checkpoint.save(out, state.step, state.model, runs.position(state),
+                        keep_last=keep_last, write=write)
+    else:
+        write(checkpoint.writing(out, state.step))
+    dist.barrier()  # it is whole
+
+
+def restarted(config: TrainConfig) -> TrainConfig:
+    """A run that torchrun starts again goes on from its last checkpoint."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if again and checkpoint.checkpoints(config.out):
+        return replace(config, resume=True)
+    return config
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Only the first process prints."""
+    with contextlib.ExitStack() as stack:
+        if dist.get_rank():
+            sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(sink))
+        yield
+
+
+@contextlib.contextmanager
+def one_first() -> Iterator[None]:
+    """The body in the first process, which leaves files, then in the others.
+
+    They wait for an hour at most; if the first ends early, torchrun ends all.
+    """
+    store, key = dist.distributed_c10d._get_default_store(), "first/done"
+    if dist.get_rank():
+        store.wait([key], datetime.timedelta(hours=1))
+    yield
+    if not dist.get_rank():
+        store.set(key, "1")
