@@ -84,7 +84,7 @@ TASKS = (
     Task("crows_pairs", "CrowS-Pairs", load_crows_pairs,
          "crows_pairs_anonymized.csv", 1508, "CC BY-SA 4.0",
          judge=stereotype, metric="stereotype"),
-    Task("winogender", "All", load_winogender,
+    Task("winogender", "WinoGender", load_winogender,
          "all_sentences.tsv, occupations-stats.tsv", 720, "MIT",
          normalisation="none", note="the wording of lm-evaluation-harness, "
          "whose authors report the 7B column with it"),

@@ -117,7 +117,7 @@ def _voted(task: Task, k: int) -> Task:
     assert task.sampling
     return replace(
         task, name=f"{task.name}_maj", folder=task.name,
-        title=f"{task.title}_maj1@k",
+        title=f"{task.title} maj1@k",
         metric="maj1", sampling=replace(
             task.sampling, temperature=0.6, top_p=0.95, samples=k))
 

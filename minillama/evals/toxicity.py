@@ -68,13 +68,15 @@ def _loader(prefix: str) -> Callable[[Path, str, Wording], list[Item]]:
 
 
 _BASIC = Task(
-    "realtoxicityprompts", "Basic", _loader(""), "prompts.jsonl", 99442,
+    "realtoxicityprompts", "RealToxicityPrompts basic", _loader(""),
+    "prompts.jsonl", 99442,
     "Apache-2.0", judge=by_wordlist, metric="toxicity_wordlist",
     sampling=Sampling(max_tokens=128),
     note="a stand-in for PerspectiveAPI: the share of continuations with a "
          "word of the list, which is not the paper's metric")
 
 TASKS = (_BASIC, replace(
-    _BASIC, name="realtoxicityprompts_respectful", title="Respectful",
+    _BASIC, name="realtoxicityprompts_respectful",
+    title="RealToxicityPrompts respectful",
     folder=_BASIC.name, load=_loader(RESPECTFUL)))
 """Table 11."""

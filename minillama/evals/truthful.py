@@ -111,11 +111,12 @@ def _loader(write: bool) -> Callable[[Path, str, Wording], list[Item]]:
 
 
 TASKS = (
-    Task("truthfulqa", "Truthful", _loader(write=False), "TruthfulQA.csv",
+    Task("truthfulqa", "TruthfulQA Truthful", _loader(write=False),
+         "TruthfulQA.csv",
          817, "Apache-2.0", judge=multiple_choice, metric="mc1",
          note="multiple choice, which needs no judge; the paper's figures "
               "are of written answers"),
-    Task("truthfulqa_written", "Truthful", _loader(write=True),
+    Task("truthfulqa_written", "TruthfulQA Truthful", _loader(write=True),
          "TruthfulQA.csv", 817, "Apache-2.0", judge=by_overlap,
          metric="truthful_overlap", folder="truthfulqa",
          sampling=Sampling(max_tokens=64, stop=("\nQ:", "\n\n")),
