@@ -170,7 +170,8 @@ def test_flags_on_the_pages_exist(capsys: pytest.CaptureFixture) -> None:
     assert len(typed) > 8
     others = {"--plan", "--no-train", "--mine",  # run.py's
               "--nproc-per-node", "--nnodes", "--max-restarts",  # torchrun's
-              "--rdzv-backend", "--rdzv-endpoint", "--standalone"}
+              "--rdzv-backend", "--rdzv-endpoint", "--rdzv-conf",
+              "--master-addr", "--master-port", "--standalone"}
     assert typed - known - others == set()
 
 
