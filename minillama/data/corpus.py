@@ -94,6 +94,15 @@ def prepare(
     return done
 
 
+def write_split(
+    folder: Path, name: str, split: Split, tokenizer: Tokenizer
+) -> Path:
+    """Write documents as token shards, once, in a folder of their own."""
+    if not (folder / "index.json").is_file():
+        _build(folder, name, split, tokenizer.vocab_size, tokenizer)
+    return folder
+
+
 def _prepared(folder: Path, vocab_size: int) -> Path:
     """A folder with an index, if its vocabulary is the one asked for."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
