@@ -136,7 +136,8 @@ def small_cells(cells: Cells) -> list[str]:
         if len(lines) > 25:
             wrong.append(f"a cell of {len(lines)} lines: {lines[0]!r}")
         wrong += [f"{len(line)} columns: {line!r}"
-                  for line in lines if len(line) > 76]
+                  for line in lines if len(line) > 76
+                  and "%pip install" not in line]  # as `show` writes it
     return wrong
 
 
