@@ -24,7 +24,8 @@ import pytest
 from minillama import cli
 from minillama.checkpoint import checkpoints
 from minillama.cli import main, parse
-from minillama.config import GenerateConfig, TrainConfig
+from minillama.cli.train import TrainCommand
+from minillama.config import GenerateConfig
 from minillama.metrics import read_metrics
 from minillama.tokenizer import Tokenizer
 from tests.small import VOCAB, sentences
@@ -271,11 +272,11 @@ def test_one_dial_and_every_field() -> None:
     """A preset sets all; a flag changes one field and leaves the others."""
     for name in ("toy", "15M", "7B"):
         assert parse(["train", "--preset", name]) == (
-            TrainConfig.from_preset(name))
-    assert parse(["train"]) == TrainConfig.from_preset("toy")
+            TrainCommand.from_preset(name))
+    assert parse(["train"]) == TrainCommand.from_preset("toy")
     changed = parse(["train", "--steps", "7", "--preset=15M", "--dim", "192",
                      "--resume", "--compile", "--tracker", "tensorboard"])
-    base = TrainConfig.from_preset("15M")
+    base = TrainCommand.from_preset("15M")
     assert changed == replace(
         base, steps=7, resume=True, compile=True, tracker="tensorboard",
         model=replace(base.model, dim=192))

@@ -12,6 +12,7 @@ import math
 
 import pytest
 
+from minillama.cli import main
 from minillama.evals import evaluate as module
 from minillama.evals.evaluate import Options, items_of, summarise
 from minillama.evals.measures import exact_interval, exact_match
@@ -23,6 +24,9 @@ from minillama.evals.protocol import (
     Scorer,
     Task,
 )
+from minillama.evals.training import scores_of
+from minillama.train import fit
+from tests import small
 
 
 class Clerk:
@@ -198,3 +202,24 @@ def test_texts_are_drawn_and_judged():
 def test_cut_prompts_are_counted_as_items():
     some = [Item("1", "x" * 100, ("a", "b"), 0), Item("2", "x", ("a",), 0)]
     assert summarise(TASK, module.evaluate(Clerk(), TASK, some)).cut == 1
+
+
+def test_training_asks_at_each_evaluation_and_is_not_disturbed(tmp_path):
+    data = small.corpus(tmp_path)
+    config = small.run_config(data, tmp_path / "asked")
+    look = scores_of("plays_lines", limit=5)
+    asked = fit(config, evaluate=look, log=None).metrics
+    alone = fit(small.run_config(data, tmp_path / "alone"), log=None).metrics
+    name = "eval/plays_lines"
+    assert [r["step"] for r in asked if name in r] == [6, 12]
+    assert all(r[name] in {n / 5 for n in range(6)}
+               for r in asked if name in r)
+    assert [r["loss"] for r in asked] == [r["loss"] for r in alone]
+
+
+def test_training_refuses_a_missing_task_before_the_first_step(
+        capsys, tmp_path):
+    code = main(["train", "--out", str(tmp_path / "run"), "--eval-tasks",
+                 "piqa", "--eval-data", str(tmp_path)])
+    assert code == 2 and "valid.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

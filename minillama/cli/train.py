@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,22 @@ from minillama.cli import complain
 from minillama.config import TrainConfig
 
 
+@dataclass(frozen=True)
+class TrainCommand(TrainConfig):
+    """One training run, and what to ask the model on the way."""
+
+    eval_tasks: str = ""
+    """Benchmarks or groups, with commas between, at each evaluation."""
+    eval_data: Path | None = None
+    """Their files, as for `minillama eval`; None: the small samples."""
+    eval_limit: int | None = None
+    """Items of each, always the same ones; None: all."""
+
+
 def command(argv: Sequence[str]) -> Any:
     """The verb; the preset on the command line sets every default."""
-    return Annotated[TrainConfig, tyro.conf.subcommand(
-        "train", default=TrainConfig.from_preset(_preset_name(argv)),
+    return Annotated[TrainCommand, tyro.conf.subcommand(
+        "train", default=TrainCommand.from_preset(_preset_name(argv)),
         description="Train a LLaMA from text.")]
 
 
@@ -31,13 +43,23 @@ def _preset_name(argv: Sequence[str]) -> str:
     return "toy"
 
 
-def run(config: TrainConfig) -> int:
+def run(command: TrainCommand) -> int:
     """Train, alone or as one of the processes that torchrun started."""
     from torch import distributed
 
+    from minillama.evals.training import scores_of
+
+    config = TrainConfig(**{
+        f.name: getattr(command, f.name) for f in fields(TrainConfig)})
+    look = scores_of(command.eval_tasks, command.eval_data,
+                     command.eval_limit) if command.eval_tasks else None
     if not (distributed.is_available()
             and distributed.is_torchelastic_launched()):
-        return train(config, contextlib.nullcontext())
+        return train(config, contextlib.nullcontext(), look)
+    if look:
+        raise ValueError(
+            f"eval_tasks={command.eval_tasks} needs a single process; run "
+            "`minillama eval --checkpoint` on what torchrun wrote")
     from minillama import parallel
 
     with parallel.company(config.timeout, config.device), \
@@ -46,7 +68,9 @@ def run(config: TrainConfig) -> int:
 
 
 def train(
-    config: TrainConfig, in_turn: contextlib.AbstractContextManager[None]
+    config: TrainConfig,
+    in_turn: contextlib.AbstractContextManager[None],
+    look: Callable[[Any, Any], dict[str, Any]] | None = None,
 ) -> int:
     """Prepare the text, in turn if there are many; train, say what next."""
     from minillama.data import corpus
@@ -62,7 +86,7 @@ def train(
         shards = corpus.prepare(
             config.data, config.model.vocab_size, tokenizer=tokenizer)
     try:
-        result = fit(replace(config, data=shards))
+        result = fit(replace(config, data=shards), evaluate=look)
     except NonFiniteLoss as error:
         complain(str(error))
         return 1

@@ -103,7 +103,8 @@ class LlamaScorer:
             family += [Row(n, *window)
                        for window in windows(ids, first, self.room)]
         log_prob, greedy = [0.0] * len(pairs), [True] * len(pairs)
-        with tqdm(total=len(pairs), unit="pair", disable=None) as bar:
+        with tqdm(total=len(pairs), unit="pair", disable=None,
+                  leave=False) as bar:
             for batch in self._batches(list(families.values())):
                 rows = [row for family in batch for row in family]
                 for row, (nats, best) in zip(rows, self._read(batch)):
@@ -193,7 +194,7 @@ class LlamaScorer:
                        key=lambda n: len(ids[n]))
         texts: list[list[Completion]] = [[] for _ in ids]
         width = max(1, self.batch_tokens // self.room)
-        bar = tqdm(total=len(order), unit="text", disable=None)
+        bar = tqdm(total=len(order), unit="text", disable=None, leave=False)
         for i in range(0, len(order), width):
             rows = order[i:i + width]
             drawn = self._write([ids[n][-room:] for n in rows], sampling, i)
