@@ -84,6 +84,9 @@ def test_the_papers_training_speed() -> None:
     meter.add(380)
     clock.now += 1
     assert 0.47 < meter.read()["mfu"] < 0.497
+    # On 2,048 of them 1.4T tokens take about 21 days.
+    rate = 2048 * meter.read()["tokens_per_s"]
+    assert round(1.4e12 / rate / 3600 / 24) == 21
 
 
 @pytest.mark.parametrize("name, teraflops", [

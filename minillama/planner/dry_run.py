@@ -102,7 +102,8 @@ class Ledger(TorchDispatchMode):
     def __init__(self, mesh: DeviceMesh) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.axes = {mesh.get_group(axis).group_name: axis
+        # By members: an equal mesh made earlier has groups of other names.
+        self.axes = {_members(mesh.get_group(axis).group_name): axis
                      for axis in parallel.AXES}
         self.sizes = dict(zip(parallel.AXES, mesh.shape)) | {
             "all": mesh.size()}
@@ -172,9 +173,15 @@ class Ledger(TorchDispatchMode):
             group = dist.ProcessGroup.unbox(boxed).group_name
         tensors = tree_flatten(args[whole or 0])[0]
         size = sum(t.numel() * t.itemsize for t in tensors)
-        entry = self.sent[kind, self.axes.get(group, "all")]
+        entry = self.sent[kind, self.axes.get(_members(group), "all")]
         entry[0] += 1
         entry[1] += size * (args[1] if whole is None else 1)
+
+
+def _members(group: str) -> tuple[int, ...]:
+    """The ranks of a process group, by its name."""
+    found = dist.distributed_c10d._resolve_process_group(group)
+    return tuple(dist.get_process_group_ranks(found))
 
 
 @contextlib.contextmanager

@@ -187,7 +187,7 @@ def overlap(lanes: Mapping[str, Sequence[tuple[float, float]]]) -> None:
              ylim=(-0.6, len(lanes) - 0.4))
     axes.invert_yaxis()
     show(picture, alt="Two lanes of bars over time: computing above, "
-         "all-reduces below. Most of the lower bars lie under upper ones.")
+         "all-reduces below, which begin before the upper bars end.")
 
 
 def lanes(
