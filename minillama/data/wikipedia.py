@@ -165,7 +165,7 @@ def _text(code: Any, unseen: set[str]) -> str:
             case "Text" | "HTMLEntity":
                 out.append(str(node))
             case "Heading" | "ExternalLink":
-                out.append(_text(node.title, unseen))
+                out.append(_text(node.title, unseen).strip())
             case "Tag" if str(node.tag).lower().strip() not in _DROPPED:
                 out.append(_text(node.contents, unseen))
             case "Wikilink":
