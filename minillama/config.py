@@ -172,7 +172,7 @@ class TrainConfig:
     device: str = "auto"
     """`cuda`, `mps`, `cpu`, or `auto` for the first of these present."""
     recompute: RecomputeName = "none"
-    """What layers keep for the backward pass: `minillama/recompute.py`."""
+    """What layers keep for the backward pass: all, linear outputs, input."""
     compile: bool = False
     """Compile the model with torch.compile (a minute of start-up)."""
     deterministic: bool = False

@@ -167,6 +167,29 @@ def test_the_formulas_hold_under_autocast(mode, monkeypatch):
     assert kept - x.nbytes == recompute.kept_bytes(config, mode, batch=2)
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+def test_in_16_bits_it_is_as_near_the_truth_as_autograd(autocast):
+    """Products in bf16, or all of it: errors against float64, side by side."""
+    config = SHAPES["shared heads"]
+    exact = build(config)
+    truth = [x.clone() for x in gradients(exact, draw(config))]
+    model = build(config, torch.float32 if autocast else torch.bfloat16)
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), exact.parameters()):
+            mine.copy_(theirs)
+    far = {}
+    for mode in ("none", "by_hand"):
+        recompute.apply(model, mode)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(draw(config)).sin().sum()
+        model.zero_grad()
+        loss.backward()
+        far[mode] = [((p.grad.double() - t).norm() / t.norm()).item()
+                     for p, t in zip(model.parameters(), truth[1:])]
+    assert max(far["none"]) < 0.5  # the comparison means something
+    assert sum(far["by_hand"]) < 1.2 * sum(far["none"])
+
+
 @pytest.mark.parametrize("mode", ["none", "by_hand"])
 def test_autograds_own_hooks_count_the_same(mode):
     """A second measure: storages saved, less weights, input and output."""
