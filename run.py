@@ -8,6 +8,7 @@
     python run.py student               an edition without the solutions
     python run.py publish-as OWNER[/REPO]   put the public address everywhere
     python run.py sizes                 lines of code against the promises
+    python run.py llamacpp              the shipped model in llama.cpp
 
 `book` and `test` say what they will do before they do it; with `--plan` they
 say it and stop.
@@ -176,6 +177,7 @@ def arguments() -> argparse.ArgumentParser:
     verbs.add_parser("student")
     verbs.add_parser("publish-as").add_argument("address")
     verbs.add_parser("sizes")
+    verbs.add_parser("llamacpp")
     return parser
 
 

@@ -1,19 +1,23 @@
-"""Generation speed beside Hugging Face's `generate()`: one text, greedy.
+"""Generation speed beside Hugging Face's `generate()`, greedy.
 
     export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
     python -m benchmarks.generation
+    python -m benchmarks.generation --preset 110M --new-tokens 50 --turns 7
+    python -m benchmarks.generation --batch 16
 
 All have the same random weights and a cache, work in fp32 under
 `torch.inference_mode`, and must write the same tokens before the clock
 starts. Speed does not depend on whether the text makes sense. Ours is timed
-as it is built, and with its matrices laid out for writing on a CPU
-(`Transformer.columns_first`), as `minillama generate` does.
+as it is built, as `minillama generate` writes (`FastTransformer`), and with
+that compiled. In the same turns a plain read of 256 MB says what the memory
+gives: writing one token reads every weight but the embedding.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -22,55 +26,66 @@ import torch
 from benchmarks import harness
 from minillama.config import ModelConfig
 from minillama.devices import choose_device
+from minillama.fast import FastTransformer
 from minillama.generate import next_tokens
 from minillama.model import Transformer
 from minillama.weights.ladder import twin
 
-OURS = ("as built", "columns first")
+OURS = ("as built", "fast", "fast, compiled")
 THEIRS = "Hugging Face generate()"
+READ = "a plain read"
+READ_BYTES = 2**28
 PROMPT = [1, *range(300, 315)]
 
 Write = Callable[[], list[int]]
-"""Continues the prompt; gives prompt and continuation."""
+"""Continues the prompt; gives prompt and continuation, text after text."""
 
 
-def our_writer(model: Transformer, new_tokens: int) -> Write:
+def our_writer(model: Transformer, new_tokens: int, batch: int = 1) -> Write:
     """The package's own loop."""
 
     def write() -> list[int]:
-        columns = next_tokens(
-            model, [PROMPT], max_new_tokens=new_tokens, temperature=0.0)
-        return torch.cat(list(columns)).tolist()
+        columns = next_tokens(model, [PROMPT] * batch,
+                              max_new_tokens=new_tokens, temperature=0.0)
+        return torch.stack(list(columns), dim=1).flatten().tolist()
 
     return write
 
 
-def their_writer(model: Transformer, new_tokens: int) -> Write:
+def their_writer(
+    model: Transformer, new_tokens: int, batch: int = 1
+) -> Write:
     """Hugging Face's `generate`, told to go on to the last token."""
-    theirs = twin(model).eval()
+    theirs = twin(model)
     theirs.generation_config.eos_token_id = None
-    ids = torch.tensor([PROMPT], device=model.output.weight.device)
+    ids = torch.tensor([PROMPT] * batch, device=model.output.weight.device)
 
     @torch.inference_mode()
     def write() -> list[int]:
         return theirs.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False,
-            max_new_tokens=new_tokens)[0].tolist()
+            max_new_tokens=new_tokens).flatten().tolist()
 
     return write
 
 
 def make_sides(
-    config: ModelConfig, new_tokens: int, device: torch.device
+    config: ModelConfig,
+    new_tokens: int,
+    device: torch.device,
+    batch: int = 1,
+    ours: tuple[str, ...] = OURS[:2],
 ) -> dict[str, Write]:
-    """Three writers of the same text, which has been compared."""
+    """Writers of the same text, which has been compared."""
     model = Transformer(config)
     model.init_weights(torch.Generator().manual_seed(1))
     model = model.to(device).eval()
-    sides = {THEIRS: their_writer(model, new_tokens),
-             OURS[0]: our_writer(model, new_tokens),
-             OURS[1]: our_writer(
-                 copy.deepcopy(model).columns_first(), new_tokens)}
+    forms = {OURS[0]: lambda m: m, OURS[1]: FastTransformer,
+             OURS[2]: lambda m: FastTransformer(m, compile=True)}
+    sides = {THEIRS: their_writer(model, new_tokens, batch)}
+    for name in ours:
+        sides[name] = our_writer(
+            forms[name](copy.deepcopy(model)), new_tokens, batch)
     texts = {name: write() for name, write in sides.items()}
     for name, text in texts.items():
         if text != texts[THEIRS]:
@@ -79,13 +94,39 @@ def make_sides(
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A row for each of our layouts, over all turns of all runs."""
-    return {ours: {
-        "turns": sum(len(r["times"]["wall"][ours]) for r in runs),
-        "tokens_per_s": harness.median_rate(runs, ours),
-        "theirs": harness.median_rate(runs, THEIRS),
-        "wall": harness.pooled(runs, "wall", ours, THEIRS),
-        "cpu": harness.pooled(runs, "cpu", ours, THEIRS)} for ours in OURS}
+    """A row for each of our forms, over all turns of all runs.
+
+    `of_read` is the share of a plain read's bytes a second that the weights
+    were read with; a batch reads them once for all its texts.
+    """
+    s = runs[0]["settings"]
+    memory = statistics.median(
+        READ_BYTES / seconds
+        for run in runs for seconds in run["times"]["wall"][READ])
+    rows = {}
+    for ours in OURS:
+        kept = [r for r in runs if ours in r["times"]["wall"]]
+        if not kept:
+            continue
+        rate = harness.median_rate(kept, ours)
+        read = rate / s["batch"] * kept[0]["weight_bytes"]
+        rows[f"{s['preset']}, batch {s['batch']}: {ours}"] = {
+            "turns": sum(len(r["times"]["wall"][ours]) for r in kept),
+            "tokens_per_s": rate,
+            "theirs": harness.median_rate(kept, THEIRS),
+            "wall": harness.pooled(kept, "wall", ours, THEIRS),
+            "cpu": harness.pooled(kept, "cpu", ours, THEIRS),
+            "gb_per_s": read / 1e9, "of_read": read / memory}
+    return rows
+
+
+def weight_bytes(config: ModelConfig) -> int:
+    """What one new token has to read: all matrices but the embedding."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    looked_up = 0 if config.tie_embeddings else (
+        model.tok_embeddings.weight.nbytes)
+    return sum(p.nbytes for p in model.parameters()) - looked_up
 
 
 def main() -> None:
@@ -93,17 +134,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="15M")
     parser.add_argument("--new-tokens", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true",
+                        help="time the compiled form as well")
     args = parser.parse_args()
-    device = choose_device(args.device)
-    sides = make_sides(
-        ModelConfig.preset(args.preset), args.new_tokens, device)
-    path, rows = harness.store("generation", {
-        "settings": {"preset": args.preset, "new_tokens": args.new_tokens},
-        "units_per_turn": args.new_tokens,
-        "times": harness.take_turns(sides, turns=args.turns, warm_up=0),
-    }, summarise, device)
+    device, config = choose_device(args.device), ModelConfig.preset(
+        args.preset)
+    sides = make_sides(config, args.new_tokens, device, args.batch,
+                       OURS if args.compile else OURS[:2])
+    block = torch.ones(READ_BYTES // 4, device=device)
+    sides[READ] = block.sum
+    path, rows = harness.store(
+        f"generation-{args.preset.lower()}-batch{args.batch}", {
+            "settings": {"preset": args.preset, "batch": args.batch,
+                         "new_tokens": args.new_tokens},
+            "units_per_turn": args.new_tokens * args.batch,
+            "weight_bytes": weight_bytes(config),
+            "times": harness.take_turns(sides, turns=args.turns, warm_up=0),
+        }, summarise, device)
     print(harness.table(rows), path, sep="\n\n")
 
 

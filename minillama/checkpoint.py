@@ -232,5 +232,5 @@ def load_model(
     stored = read(found[-1])
     model = Transformer(stored["config"])
     load_weights(model, stored["weights"])
-    tokenizer = Tokenizer(Path(folder) / "tokenizer.model")
-    return model.to(device).eval(), tokenizer
+    return (model.to(device).eval(),
+            Tokenizer(Path(folder) / "tokenizer.model"))

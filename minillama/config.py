@@ -262,5 +262,7 @@ class GenerateConfig:
     """Keep the likeliest tokens until their probabilities reach this."""
     seed: int = 1
     """Seed of the draws."""
+    compile: bool = False
+    """Compile the writing of a token: faster after half a minute."""
     device: str = "auto"
     """`cuda`, `mps`, `cpu`, or `auto` for the first of these present."""

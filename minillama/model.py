@@ -177,19 +177,6 @@ class Transformer(nn.Module):
         logits = self.output(self.norm(x))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def columns_first(self) -> Transformer:
-        """Lay the matrices out for writing on a CPU; values stay as they are.
-
-        One new token is one row x, and W x is the sum of W's columns, each
-        times a component of x. With every column in one piece, memory is read
-        in order, half again as fast as one dot product a row of W.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                weight = module.weight
-                weight.data = weight.data.T.contiguous().T
-        return self
-
     @torch.compiler.disable  # fused, each layer would work them out again
     def rope_tables(self, start: int, length: int, like: Tensor) -> Tables:
         """RoPE's cosines and sines, made once for all layers.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from minillama import checkpoint, recompute, sharded
+from minillama import checkpoint, recompute, sharded, weights
 from minillama.batches import Batch, Batches
 from minillama.config import TrainConfig
 from minillama.devices import choose_device, choose_dtype
@@ -90,7 +90,8 @@ def open_tokenizer(config: TrainConfig) -> Tokenizer:
         raise ValueError(
             "data=None: fit wants a folder of shards; make one with "
             "minillama.data.corpus.prepare(None, vocab_size)")
-    tokenizer = Tokenizer(Path(config.data) / "tokenizer.model")
+    tokenizer = weights.open_tokenizer(config.data) or Tokenizer(
+        Path(config.data) / "tokenizer.model")
     if tokenizer.vocab_size != config.model.vocab_size:
         raise ValueError(
             f"the tokenizer in {config.data} has {tokenizer.vocab_size} "
@@ -241,10 +242,11 @@ def begin(
 
 
 def _start_from(model: Transformer, config: TrainConfig) -> None:
-    """Take over the weights of another run, if its tokenizer is the same."""
-    source, theirs = checkpoint.load_model(config.init_from)
+    """Take over weights from a folder, if its tokenizer is the same."""
+    source, theirs = weights.load(config.init_from)
     checkpoint.load_weights(model, checkpoint.weights_of(source))
-    if theirs.to_bytes() != open_tokenizer(config).to_bytes():
+    mine = open_tokenizer(config)
+    if theirs is None or theirs.to_bytes() != mine.to_bytes():
         raise ValueError(
             f"init_from={config.init_from} was trained with another "
             f"tokenizer than that of {config.data}; prepare the data "

@@ -224,11 +224,33 @@ def test_training_rows_hold_both_columns() -> None:
     assert rows["bf16"]["mfu"] == pytest.approx(0.075)
 
 
-def test_both_sides_of_generation_write_the_same() -> None:
-    sides = generation.make_sides(MODEL_FOR_TEXT, 20, CPU)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_all_sides_of_generation_write_the_same(batch: int) -> None:
+    sides = generation.make_sides(MODEL_FOR_TEXT, 20, CPU, batch)
+    assert list(sides) == [generation.THEIRS, "as built", "fast"]
     texts = [write() for write in sides.values()]
     assert all(text == texts[0] for text in texts)
-    assert len(texts[0]) == len(generation.PROMPT) + 20
+    assert len(texts[0]) == batch * (len(generation.PROMPT) + 20)
+
+
+def test_generation_rows_count_bytes() -> None:
+    """10 tokens a turn for each of 2 texts, 3 GB a token, by hand."""
+    times = {generation.THEIRS: [40.0], "fast": [10.0],
+             generation.READ: [generation.READ_BYTES / 12e9]}
+    rows = generation.summarise([{
+        "settings": {"preset": "x", "batch": 2}, "units_per_turn": 20,
+        "weight_bytes": 3_000_000_000, "times": {"wall": times,
+                                                 "cpu": times}}])
+    row = rows["x, batch 2: fast"]
+    assert row["wall"]["median"] == 4.0 and row["tokens_per_s"] == 2.0
+    assert row["gb_per_s"] == pytest.approx(3.0)
+    assert row["of_read"] == pytest.approx(0.25)
+
+
+def test_a_token_reads_all_but_the_embedding() -> None:
+    embedding = 400 * 32 * 4
+    whole = sum(p.nbytes for p in Transformer(MODEL_FOR_TEXT).parameters())
+    assert generation.weight_bytes(MODEL_FOR_TEXT) == whole - embedding
 
 
 MODEL_FOR_TEXT = ModelConfig(

@@ -181,7 +181,7 @@ def test_bad_runs(
         _train(text, trained, "--resume", "--seed", "2"), capfd)
     assert "device='abacus' cannot be used" in _refused(
         _train(text, tmp_path / "a", "--device", "abacus"), capfd)
-    assert "no checkpoint" in _refused(
+    assert "is no folder of weights" in _refused(
         _train(text, tmp_path / "b", "--init-from", str(tmp_path)), capfd)
     file = tmp_path / "a file"
     file.write_text("", encoding="utf-8")
@@ -196,7 +196,7 @@ def test_bad_generation(
         return _refused(["generate", "--device", "cpu", "--checkpoint",
                          str(folder), *words], capfd)
 
-    assert "holds no checkpoint" in refused(folder=tmp_path)
+    assert "is no folder of weights" in refused(folder=tmp_path)
     assert "temperature=-1.0" in refused("--temperature", "-1")
     assert "top_p=1.5" in refused("--top-p", "1.5")
     assert "max_new_tokens=-1" in refused("--max-new-tokens", "-1")

@@ -41,8 +41,8 @@ FLOORS = [
     {"model", "profiling"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics",
      "layout"},
-    {"weights", "samples"},
-    {"runs"},
+    {"weights", "samples", "fast"},
+    {"runs", "chat"},
     {"parallel"},
     {"train"},
     {"finetune", "evals", "planner", "ablations", "engines"},
@@ -206,7 +206,7 @@ NAMES = {
     "show": ["show"],
     "plots": ["style", "slider"],
     "samples": ["load_mini"],
-    "weights": ["load"],
+    "weights": ["load", "save_meta", "save_hf", "save_gguf"],
     "cli": ["main"],
 }
 
@@ -501,6 +501,7 @@ TESTED_WITH = {"devices": "train", "fields": "config", "runs": "train",
                "recipe": "build", "own": "build",
                "stores": "build", "results": "build",
                "gguf": "weights", "text": "weights", "ladder": "weights",
+               "card": "convert",
                "gpus": "layouts", "engines": "parallel"}
 
 

@@ -362,21 +362,6 @@ def test_too_long_is_refused(start, length):
           start if length > 1 else start - 1)
 
 
-def test_columns_first_moves_memory_alone(wild):
-    """Names, shapes, values and training stay; only strides change."""
-    tokens = torch.randint(0, wild.config.vocab_size, (2, 9))
-    before = {name: w.clone() for name, w in wild.state_dict().items()}
-    logits = wild(tokens)
-    assert wild.columns_first() is wild
-    assert list(wild.state_dict()) == list(before)
-    for name, weight in wild.state_dict().items():
-        assert torch.equal(weight, before[name])
-    assert wild.layers[0].feed_forward.w_up.weight.T.is_contiguous()
-    torch.testing.assert_close(wild(tokens), logits)
-    wild(tokens).sum().backward()
-    assert all(w.grad is not None for w in wild.parameters())
-
-
 def test_another_attention_may_take_its_place():
     """The model asks its layers' `attend`, whichever function that is."""
     model = Transformer(ModelConfig(16, 2, 2, multiple_of=4, vocab_size=9,

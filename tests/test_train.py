@@ -611,7 +611,7 @@ def test_other_weights_must_fit(tmp_path: Path, data: Path) -> None:
     start = run_config(data, tmp_path / "second", init_from=first.out)
     with pytest.raises(ValueError, match="do not fit the model.*norm.weight"):
         new_state(replace(start, model=replace(MODEL, dim=64)))
-    with pytest.raises(ValueError, match="holds no checkpoint"):
+    with pytest.raises(ValueError, match="is no folder of weights"):
         new_state(replace(start, init_from=tmp_path))
     text = tmp_path / "other.txt"
     text.write_text(sentences(600, seed=9).upper(), encoding="utf-8")

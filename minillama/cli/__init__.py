@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 
 VERBS = ("train", "generate", "tokenizer", "data", "plan", "eval",
-         "finetune")
+         "finetune", "chat", "convert", "verify")
 """In the order of the help."""
 
 

@@ -27,9 +27,10 @@ def run(config: GenerateConfig) -> int:
 
     if not (distributed.is_available()
             and distributed.is_torchelastic_launched()):
-        device = choose_device(config.device)
-        return write(config, device, lambda model: model.columns_first(
-            ) if device.type == "cpu" else model)
+        from minillama.fast import FastTransformer
+
+        return write(config, choose_device(config.device),
+                     lambda model: FastTransformer(model, config.compile))
     from minillama import parallel
 
     with parallel.company(TIMEOUT, config.device) as device, \
@@ -43,14 +44,17 @@ def write(
     """Load a model, arrange it on its device, and print what it writes."""
     import torch
 
-    from minillama import checkpoint, samples
+    from minillama import samples, weights
     from minillama.generate import stream
 
-    if config.checkpoint is None:
-        model, tokenizer = samples.load_mini()
-    else:
-        model, tokenizer = checkpoint.load_model(config.checkpoint)
-    model = arrange(model.to(device))
+    folder = config.checkpoint or samples.MINI
+    model, tokenizer = weights.load(folder, device=device)
+    if tokenizer is None:
+        raise ValueError(f"checkpoint={folder} has no tokenizer; put its "
+                         "tokenizer.model or tokenizer.json there")
+    if device.type != "cuda":
+        model.float()  # 16 bits are slower there
+    model = arrange(model)
     generator = torch.Generator(device).manual_seed(config.seed)
     for piece in stream(
             model, tokenizer, config.prompt,

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import tyro
@@ -73,15 +75,19 @@ def train(
     look: Callable[[Any, Any], dict[str, Any]] | None = None,
 ) -> int:
     """Prepare the text, in turn if there are many; train, say what next."""
+    from minillama import weights
     from minillama.data import corpus
-    from minillama.tokenizer import Tokenizer
     from minillama.train import NonFiniteLoss, fit
 
     print(f"text: {config.data or 'the plays of Shakespeare'}")
-    # Weights of another run can read only what its tokenizer wrote.
-    theirs = Path(config.init_from or "") / "tokenizer.model"
-    tokenizer = (Tokenizer(theirs)
-                 if config.init_from and theirs.is_file() else None)
+    tokenizer = None
+    if config.init_from is not None:
+        # Weights decide the shape, and read what their tokenizer wrote; how
+        # long a text to train on is still the command's to say.
+        shape = weights.read_config(config.init_from)
+        config = replace(config, model=replace(
+            shape, max_seq_len=config.model.max_seq_len))
+        tokenizer = weights.open_tokenizer(config.init_from)
     with in_turn:
         shards = corpus.prepare(
             config.data, config.model.vocab_size, tokenizer=tokenizer)

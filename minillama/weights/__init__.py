@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from minillama import checkpoint
+from minillama import checkpoint, sharded
 from minillama.config import ModelConfig
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
@@ -31,8 +31,8 @@ from minillama.weights import gguf, hf, meta, parts
 from minillama.weights.text import (
     JsonTokenizer, chat_template, open_tokenizer, to_tokenizer_json)
 
-__all__ = ["chat_template", "load", "open_tokenizer", "save_gguf", "save_hf",
-           "save_meta"]
+__all__ = ["chat_template", "load", "open_tokenizer", "read_config",
+           "save_gguf", "save_hf", "save_meta"]
 
 
 def load(
@@ -82,6 +82,17 @@ def load(
     return model.to(device), tokenizer
 
 
+def read_config(path: str | Path) -> ModelConfig:
+    """The shape of the model in a folder, without reading its weights.
+
+    Raises:
+        ValueError: as `load`.
+
+    Chapter: notebooks/11_generation.ipynb
+    """
+    return _read(Path(path))[0][0]
+
+
 def _read(
     folder: Path
 ) -> tuple[tuple[ModelConfig, parts.Parts], parts.Arrange | None]:
@@ -107,8 +118,12 @@ def _read_own(folder: Path) -> tuple[ModelConfig, parts.Parts]:
     path = folder / checkpoint.WEIGHTS
     try:
         config = checkpoint.read_config(folder)
-        with safe_open(path, framework="pt") as stored:
-            found = {name: stored.get_tensor(name) for name in stored.keys()}
+        if sharded.holds(folder):
+            found = sharded.read(folder)
+        else:
+            with safe_open(path, framework="pt") as stored:
+                found = {name: stored.get_tensor(name)
+                         for name in stored.keys()}
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is missing or damaged ({error}); get it "
                          "again") from error

@@ -41,7 +41,7 @@ class Rung(NamedTuple):
     what: str
     """Logits, or gradients of the loss."""
     gap: float
-    """Largest difference, relative to 1 + the oracle's size."""
+    """Largest difference, relative to 1 + the oracle's largest number."""
     allowed: float
     """What it may be."""
 
@@ -182,9 +182,9 @@ def _compare(
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
-    """Largest difference of a from b, where b is above 1 relative to it."""
+    """Largest difference of a from b, relative to 1 + the largest of b."""
     a, b = a.double(), b.double()
-    return ((a - b).abs() / (1 + b.abs())).max().item()
+    return ((a - b).abs().max() / (1 + b.abs().max())).item()
 
 
 def llama_cpp_logits(

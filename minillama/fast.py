@@ -1,0 +1,173 @@
+"""The same model laid out for writing: fewer, larger steps a token.
+
+Writing one token reads every weight once and multiplies each of them once, so
+the time is that of reading memory, plus that of saying what to do. Reading a
+prompt is left to the model as it is. For writing, matrices that see the same
+input lie in one, with every column in one piece; RoPE's tables are made once
+for all positions; queries and keys turn in one go; and nothing stands between
+the numbers and PyTorch's functions. The numbers are the plain model's up to
+rounding, and so is the text.
+
+Chapter: notebooks/11_generation.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minillama.attention import attend
+from minillama.config import ModelConfig
+from minillama.model import Block, LayerCache, Transformer
+from minillama.norm import RMSNorm
+
+
+def joined(linears: Sequence[nn.Linear]) -> Float[Tensor, "D O"]:
+    """One matrix in place of several that see the same input.
+
+    Each of the several becomes a view of the one: no weight is in memory
+    twice, and the model they belong to works as before.
+
+    Returns:
+        (in, out), so that one new token, a row x, is answered by x W, which
+        reads W in the order in which it lies.
+    """
+    whole = torch.cat([linear.weight.data.T for linear in linears], dim=1)
+    start = 0
+    for linear in linears:
+        stop = start + linear.out_features
+        linear.weight.data = whole[:, start:stop].T
+        start = stop
+    return whole
+
+
+def normed(x: Float[Tensor, "B D"], norm: RMSNorm) -> Float[Tensor, "B D"]:
+    """RMSNorm by PyTorch's own function, where it computes the same."""
+    if x.dtype.itemsize < 4:  # it would multiply before rounding
+        return norm(x)
+    return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
+
+
+class FastBlock:
+    """`model.Block` for one new position, on joined matrices.
+
+    Chapter: notebooks/11_generation.ipynb
+    """
+
+    def __init__(self, block: Block, config: ModelConfig) -> None:
+        a, f = block.attention, block.feed_forward
+        self.norms = block.attention_norm, block.ffn_norm
+        self.heads, self.groups = config.n_heads, config.kv_heads
+        self.head_dim, self.hidden = config.head_dim, f.w_up.out_features
+        self.w_qkv, self.wo = joined([a.wq, a.wk, a.wv]), joined([a.wo])
+        self.w_gate_up = joined([f.w_gate, f.w_up])
+        self.w_down = joined([f.w_down])
+
+    def write(
+        self,
+        x: Float[Tensor, "B D"],
+        turn: Float[Tensor, "half two"],
+        position: int,
+        cache: LayerCache,
+    ) -> Float[Tensor, "B D"]:
+        """What `Block.forward` does, for the token at `position`.
+
+        Args:
+            x: one vector a text.
+            turn: cosine and sine of this position's angles.
+            position: how many are in the cache already.
+            cache: keys and values; those of x are written into it.
+        """
+        keys, values = cache
+        heads = (normed(x, self.norms[0]) @ self.w_qkv).view(
+            len(x), -1, self.head_dim)  # (B, H + 2 G, K)
+        turned = _turn(heads[:, :self.heads + self.groups], turn)
+        keys[:, :, position] = turned[:, self.heads:]
+        values[:, :, position] = heads[:, -self.groups:]
+        seen = position + 1
+        out = attend(turned[:, :self.heads, None], keys[:, :, :seen],
+                     values[:, :, :seen]).view(x.shape)
+        x = torch.addmm(x, out, self.wo)
+        both = normed(x, self.norms[1]) @ self.w_gate_up
+        gate, up = both.split(self.hidden, dim=-1)
+        return torch.addmm(x, F.silu(gate) * up, self.w_down)
+
+
+def _turn(
+    x: Float[Tensor, "B N K"], turn: Float[Tensor, "half two"]
+) -> Float[Tensor, "B N K"]:
+    """RoPE at one position: each pair of x times cos + i sin."""
+    wide = x.to(turn.dtype).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # fused, but knows no complex numbers
+        (a, b), (cos, sin) = wide.unbind(-1), turn.unbind(-1)
+        out = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    else:
+        out = torch.view_as_real(
+            torch.view_as_complex(wide) * torch.view_as_complex(turn))
+    return out.flatten(-2).to(x.dtype)
+
+
+class FastTransformer(Transformer):
+    """A model for `generate`, `stream` and `next_tokens`, and nothing else.
+
+    It shares its weights with the model it is made from, which goes on
+    working.
+
+    Args:
+        model: in evaluation mode; its matrices are laid out anew in place.
+        compile: compile the step that writes one token, which takes about
+            half a minute and needs a C++ compiler on a CPU.
+
+    Chapter: notebooks/11_generation.ipynb
+    """
+
+    def __init__(self, model: Transformer, compile: bool = False) -> None:
+        nn.Module.__init__(self)
+        self.config, self.reader = model.config, model
+        self.tok_embeddings, self.norm = model.tok_embeddings, model.norm
+        self.layers = model.layers  # `empty_cache` asks them for their heads
+        self.blocks = [FastBlock(layer, model.config)
+                       for layer in model.layers]
+        output = model.output.weight
+        # A tied matrix keeps the layout that looking tokens up wants.
+        self.w_output = (output.data.T if model.config.tie_embeddings
+                         else joined([model.output]))
+        self.turns = torch.stack(model.rope_tables(
+            0, model.config.max_seq_len, output), dim=-1)
+        self._write = torch.compile(
+            self._step, dynamic=True) if compile else self._step
+        self.eval()
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        start_pos: int = 0,
+        cache: list[LayerCache] | None = None,
+    ) -> Float[Tensor, "B 1 V"]:
+        """Logits of the token after the last position alone.
+
+        Raises:
+            ValueError: if there is no cache, or the sequence would outgrow
+                max_seq_len.
+        """
+        if cache is None:
+            raise ValueError("cache=None: FastTransformer writes with a cache "
+                             "only; score texts with the model it is made of")
+        if tokens.shape[1] > 1 or start_pos >= self.config.max_seq_len:
+            return self.reader(tokens, start_pos, cache)[:, -1:]
+        return self._write(tokens[:, 0], start_pos, cache)[:, None]
+
+    def _step(
+        self, tokens: Int[Tensor, "B"], position: int, cache: list[LayerCache]
+    ) -> Float[Tensor, "B V"]:
+        """One token a text in, the logits of the next out."""
+        x, turn = self.tok_embeddings(tokens), self.turns[position]
+        for block, kept in zip(self.blocks, cache):
+            x = block.write(x, turn, position, kept)
+        logits = normed(x, self.norm) @ self.w_output
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,134 @@
+"""The fast path writes what the plain path writes.
+
+The oracle is `generate` on the plain model: token for token in float64, for
+every shape that loads, one text and sixteen, greedy and drawn, over the end
+of the context and with the step compiled; logits to rounding. The model it
+was made from must stay whole.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import jaxtyping
+import pytest
+import torch
+
+from minillama import generate as plain
+from minillama import samples
+from minillama.fast import FastTransformer, joined
+from minillama.model import Transformer
+from minillama.config import ModelConfig, RopeScaling
+
+SMALL = dict(dim=48, n_layers=3, n_heads=4, multiple_of=16, vocab_size=61,
+             max_seq_len=40)
+SHAPES = {
+    "paper": ModelConfig(**SMALL),
+    "shared heads": ModelConfig(**SMALL, n_kv_heads=2),
+    "one key head": ModelConfig(**SMALL, n_kv_heads=1),
+    "tied": ModelConfig(**SMALL, tie_embeddings=True),
+    "stretched": ModelConfig(**SMALL, rope_scaling=RopeScaling(
+        factor=4.0, original_max_seq_len=32)),
+}
+
+
+def wild_model(config: ModelConfig, dtype: torch.dtype) -> Transformer:
+    """Weights large enough that texts differ."""
+    torch.manual_seed(3)
+    model = Transformer(config).to(dtype).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * 0.3 + (p.ndim == 1))
+    return model
+
+
+def texts(model: Transformer, rows: int, length: int, **knobs) -> list:
+    """Ids of several prompts of different lengths, continued."""
+    prompts = [list(range(1, 3 + row % 5)) for row in range(rows)]
+    return torch.stack(list(plain.next_tokens(
+        model, prompts, max_new_tokens=length,
+        generator=torch.Generator().manual_seed(8), **knobs))).tolist()
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_text_is_the_plain_one(shape, rows):
+    """70 new tokens run over the end of a context of 40, twice."""
+    model = wild_model(SHAPES[shape], torch.float64)
+    for knobs in ({"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}):
+        want = texts(model, rows, 70, **knobs)
+        assert texts(FastTransformer(model), rows, 70, **knobs) == want
+        assert texts(model, rows, 70, **knobs) == want  # it works on
+
+
+@pytest.mark.parametrize("dtype", [
+    torch.float32, torch.bfloat16, torch.float16])
+def test_logits_to_rounding(dtype):
+    """Within a few roundings of the plain pass in the same precision."""
+    model = wild_model(SHAPES["shared heads"], dtype)
+    fast, tokens = FastTransformer(copy.deepcopy(model)), torch.arange(9)
+    ours, theirs = (plain.empty_cache(m, 1, 9) for m in (model, fast))
+    for position in range(9):
+        token = tokens[None, position:position + 1]
+        with torch.no_grad():
+            want = model(token, position, ours)
+            got = fast(token, position, theirs)
+        assert got.dtype == torch.float32
+        scale = want.abs().max() * torch.finfo(dtype).eps
+        assert (got - want).abs().max() < 16 * scale
+
+
+def test_a_shipped_text():
+    model, tokenizer = samples.load_mini()
+    args = dict(max_new_tokens=60, temperature=0.0)
+    want = plain.generate(model, tokenizer, ["KING HENRY", "O"], **args)
+    assert plain.generate(
+        FastTransformer(model), tokenizer, ["KING HENRY", "O"], **args) == want
+
+
+@pytest.mark.slow
+def test_compiled_the_text_is_the_same():
+    """Shape checks are switched off: the compiler cannot look through them.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        model = wild_model(SHAPES["shared heads"], torch.float64)
+        want = texts(model, 2, 30, temperature=0.0)
+        fast = FastTransformer(model, compile=True)
+        assert texts(fast, 2, 30, temperature=0.0) == want
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_no_weight_is_in_memory_twice():
+    """The model's matrices become views of the joined ones."""
+    model = wild_model(SHAPES["paper"], torch.float32)
+    before = {name: w.clone() for name, w in model.state_dict().items()}
+    fast = FastTransformer(model)
+    for name, weight in model.state_dict().items():
+        assert weight.equal(before[name]), name
+    a = model.layers[0].attention
+    store = fast.blocks[0].w_qkv.untyped_storage().data_ptr()
+    assert {w.weight.untyped_storage().data_ptr()
+            for w in (a.wq, a.wk, a.wv)} == {store}
+    assert fast.blocks[0].w_qkv.shape == (48, 144)
+    assert fast.blocks[0].w_qkv.is_contiguous()
+
+
+def test_joined_answers_like_the_parts():
+    parts = [torch.nn.Linear(5, n, bias=False) for n in (2, 3)]
+    x = torch.randn(4, 5)
+    want = torch.cat([part(x) for part in parts], dim=1)
+    torch.testing.assert_close(x @ joined(parts), want)
+    torch.testing.assert_close(
+        torch.cat([part(x) for part in parts], dim=1), want)
+
+
+def test_what_it_is_not_for_is_refused():
+    model = wild_model(SHAPES["paper"], torch.float32)
+    fast = FastTransformer(model)
+    with pytest.raises(ValueError, match="cache=None.*score texts with"):
+        fast(torch.zeros(1, 3, dtype=torch.long))
+    cache = plain.empty_cache(fast, 1, 41)
+    with pytest.raises(ValueError, match="max_seq_len=40"):
+        fast(torch.zeros(1, 1, dtype=torch.long), 40, cache)
