@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import tyro
