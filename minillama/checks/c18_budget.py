@@ -76,7 +76,8 @@ def tokens_for(
     law = Law(E, A, B, alpha, beta)
     got = float(answer(mine, E, A, B, alpha, beta, parameters, loss))
     if not got > 0:
-        return f"{got} tokens cannot be; what is left of the loss for the text?"
+        return (f"{got} tokens cannot be; what is left of the loss for the "
+                "text?")
     left = loss - E - A / parameters**alpha
     return compare(
         np.log(got), np.log(law.tokens_for(loss, parameters)),
