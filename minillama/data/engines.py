@@ -134,8 +134,13 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
     if not ray.is_initialized():
         here = ({"num_cpus": cluster.workers, "include_dashboard": False}
                 if cluster.ray_address == "local" else {})
-        ray.init(address=cluster.ray_address, log_to_driver=False,
-                 logging_level="ERROR", **here)
+        try:
+            ray.init(address=cluster.ray_address, log_to_driver=False,
+                     logging_level="ERROR", **here)
+        except Exception as error:  # a plain one if the machine is busy
+            raise ValueError(
+                f"engine=ray: Ray does not start ({error}); try again when "
+                "the machine is less busy, or take --engine local") from None
     return functools.partial(RayPipelineExecutor, mem_per_cpu_gb=0.4)
 
 
