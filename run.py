@@ -53,9 +53,9 @@ def test_steps() -> list[Step]:
     """Everything that `.ci/run` checks, in the order of the README."""
     return [
         *environment.steps(Step, environment.TESTING),
-        Step("run the unit tests", "5 minutes", unit_tests),
+        Step("run the unit tests", "12 minutes", unit_tests),
         Step("install the built wheel, alone, and run every chapter there",
-             "10 minutes; 2 MB of Shakespeare the first time", run_chapters),
+             "15 minutes; 3 MB of text and a model the first time", run_chapters),
         Step("build the book, warnings being errors", "1 minute at most",
              build_book),
         Step("look at the built pages", "1 minute", check_pages),
@@ -74,8 +74,11 @@ def build_book() -> None:
 
 def unit_tests() -> None:
     """The tests of the package, with unspoken encodings as errors."""
+    # Two files at a time; the tests of a file share what they have made.
     call(environment.python(), "-X", "warn_default_encoding", "-m", "pytest",
-         "tests", "-q", "-m", "not html", OMP_NUM_THREADS="1")
+         "tests", "-q", "-m", "not html", "-n",
+         str(min(2, os.cpu_count() or 1)), "--dist", "loadfile",
+         "--durations=15", OMP_NUM_THREADS="1")
 
 
 def run_chapters() -> None:
@@ -86,7 +89,8 @@ def run_chapters() -> None:
     inside = environment.wheel_room()
     # Once per machine, so that no chapter waits for it and prints about it.
     call(inside, "-c", "import matplotlib.font_manager\n"
-         "from minillama.data.fetch import plays\nplays()", cwd=ROOT.parent)
+         "from minillama.data import fetch\nfetch.plays()\n"
+         "fetch.sample('language-model')", cwd=ROOT.parent)
     with tempfile.TemporaryDirectory() as folder:
         for chapter in sorted((ROOT / "notebooks").glob("*.ipynb")):
             shutil.copy(chapter, folder)

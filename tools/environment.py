@@ -75,7 +75,7 @@ def steps(step: Callable[..., object], extras: str) -> list:
     """What a plan says about installing: one line, or none."""
     if ready(extras):
         return []
-    minutes, size = ((2, "500 MB") if extras == READING else (3, "1 GB"))
+    minutes, size = ((3, "500 MB") if extras == READING else (4, "1 GB"))
     more = ("; on Linux 3 GB more where pip picks torch for NVIDIA cards"
             if sys.platform == "linux" else "")
     return [step("make the folder .venv and install minillama and its tools",
