@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def _join(rank: int, size: int, port: int) -> None:
+def join(rank: int, size: int, port: int) -> None:
     """What torchrun and `company` do; runs in an engine."""
     import contextlib
     import os
@@ -61,8 +61,11 @@ class Engines:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        waiting = [self.client[rank].apply_async(_join, rank, size, port)
-                   for rank in range(size)]
+        # By name: each engine has the package, so nothing is sent.
+        waiting = [self.client[rank].execute(
+            "from minillama import engines\n"
+            f"engines.join({rank}, {size}, {port})", block=False)
+            for rank in range(size)]
         for answer in waiting:
             answer.get(timeout=120)
         self("import torch, torch.distributed as dist")

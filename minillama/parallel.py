@@ -78,9 +78,8 @@ def company(timeout: float, device: str = "auto") -> Iterator[torch.device]:
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-            timeout=datetime.timedelta(seconds=timeout))
+        _meet("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+              datetime.timedelta(seconds=timeout))
         with loss_parallel():
             yield torch.device(device)
     except RuntimeError as error:
@@ -88,6 +87,19 @@ def company(timeout: float, device: str = "auto") -> Iterator[torch.device]:
             raise BrokenCompany(cause) from error
         raise
     dist.destroy_process_group()
+
+
+def _meet(backend: str, patience: datetime.timedelta) -> None:
+    """Join the others at torchrun's store, under the number of this start.
+
+    torchrun keeps one store over all restarts. Without a number of its own a
+    new start may find where a process of the last one, now dead, listened.
+    """
+    store, rank, world = next(dist.rendezvous("env://", timeout=patience))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"start-{start}", store), rank=rank,
+        world_size=world, timeout=patience)
 
 
 def _cause(error: RuntimeError, timeout: float) -> str | None:

@@ -273,11 +273,13 @@ def test_a_killed_worker_starts_again_from_the_last_checkpoint(
         "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "--max-restarts", "1", "--monitor-interval", "0.1", str(script),
         data, str(out))
-    deadline = time.monotonic() + 60
-    while len(lines(out)) < 8 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(int((out / "pid-1").read_text(encoding="utf-8")), signal.SIGKILL)
-    _, said = process.communicate(timeout=90)
+    with process:
+        deadline = time.monotonic() + 180
+        while len(lines(out)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        victim = int((out / "pid-1").read_text(encoding="utf-8"))
+        os.kill(victim, signal.SIGKILL)
+        _, said = process.communicate(timeout=90)
     assert process.returncode == 0, said
     records = read_metrics(out / "metrics.jsonl")
     assert [r["step"] for r in records] == list(range(1, 41))
