@@ -126,6 +126,8 @@ class Terminal:
 
         self.pid, self.handle = pty.fork()
         if self.pid == 0:  # pragma: no cover
+            # A job in the background has it ignored, a terminal never.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.environ["TERM"] = "dumb"
             os.environ["OMP_NUM_THREADS"] = "1"
             os.execv(sys.executable,

@@ -432,7 +432,8 @@ def test_weights_reach_a_model_of_any_layout() -> None:
     """A matrix whose columns lie in one piece is filled, not a copy of it."""
     source, target = Transformer(MODEL), Transformer(MODEL)
     for weight in target.parameters():
-        weight.data = weight.data.T.contiguous().T
+        if weight.ndim == 2:
+            weight.data = weight.data.T.contiguous().T
     load_weights(target, weights_of(source))
     for mine, theirs in zip(target.parameters(), source.parameters()):
         assert torch.equal(mine, theirs)

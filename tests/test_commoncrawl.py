@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import random
+import re
 import time
 import tracemalloc
 import zlib
@@ -45,9 +46,13 @@ WARC_REAL = [
 
 
 def numbers(path) -> tuple[list[int], Ledger]:
-    """Which of the articles came out, and the books."""
+    """Which of the articles came out, and the books.
+
+    An id that was itself hit, so that no number stands in it, is -1.
+    """
     ledger = Ledger()
-    found = [int(page.id.rsplit(":", 1)[1]) for page in read(path, ledger)]
+    ends = [re.search(r":(\d+)$", page.id) for page in read(path, ledger)]
+    found = [int(end[1]) if end else -1 for end in ends]
     assert ledger.kept == len(found)
     return found, ledger
 

@@ -110,13 +110,14 @@ def epochs(mine: Any, percent: float, unique: float, total: float
 
 
 def _counts(draw: torch.Generator) -> dict[str, Any]:
-    """A source of middle size is due, the smallest is ahead."""
+    """Of the two of middle size one is due, the other is ahead."""
     shares = torch.tensor([4.0, 3.0, 2.0, 1.0]) + torch.rand(
         4, generator=draw) / 2
     shares /= shares.sum()
     counts = (shares * 200).round()
-    counts[_whole(draw, 1, 3)] -= 6
-    counts[3] += 4
+    due = _whole(draw, 1, 3)
+    counts[due] -= 6
+    counts[3 - due] += 4
     return {"shares": shares.tolist(), "counts": [int(c) for c in counts]}
 
 

@@ -34,10 +34,12 @@ class HuggingFaceModel(Transformer):
         heads = c.num_attention_heads
         self.model = model.eval()
         self.tok_embeddings = model.get_input_embeddings()
+        # What `generate.empty_cache` asks of a layer.
+        kept = SimpleNamespace(
+            kv_heads=getattr(c, "num_key_value_heads", None) or heads)
+        self.layers = [SimpleNamespace(attention=kept)] * c.num_hidden_layers
         self.config = SimpleNamespace(
             max_seq_len=c.max_position_embeddings,
-            n_layers=c.num_hidden_layers,
-            kv_heads=getattr(c, "num_key_value_heads", None) or heads,
             head_dim=getattr(c, "head_dim", None) or c.hidden_size // heads)
 
     def forward(
