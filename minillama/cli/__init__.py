@@ -18,6 +18,7 @@ import operator
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -82,3 +83,24 @@ def complain(message: str) -> int:
     """One line on stderr, and the exit code of bad input."""
     print("minillama: " + " ".join(message.split()), file=sys.stderr)
     return 2
+
+
+def open_model(checkpoint: Path | None, **how: Any) -> tuple[Any, Any]:
+    """The model and tokenizer that a verb was given.
+
+    Args:
+        checkpoint: any folder that `weights.load` reads; None: the model in
+            the package.
+        **how: for `weights.load`, such as `device`.
+
+    Raises:
+        ValueError: if there is no tokenizer, or no model.
+    """
+    from minillama import samples, weights
+
+    folder = checkpoint or samples.MINI
+    model, tokenizer = weights.load(folder, **how)
+    if tokenizer is None:
+        raise ValueError(f"checkpoint={folder} has no tokenizer; put its "
+                         "tokenizer.model or tokenizer.json there")
+    return model, tokenizer

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from minillama.cli import open_model
+
 HELP = ("Enter sends, Ctrl-C stops an answer, Ctrl-D ends. /new forgets the "
         "conversation.")
 
@@ -45,15 +47,12 @@ def run(config: ChatConfig) -> int:
     from minillama.chat import Conversation
     from minillama.devices import choose_device
 
-    folder = config.checkpoint or samples.MINI
     device = choose_device(config.device)
-    model, tokenizer = weights.load(folder, device=device)
-    if tokenizer is None:
-        raise ValueError(f"checkpoint={folder} has no tokenizer; put its "
-                         "tokenizer.model or tokenizer.json there")
+    model, tokenizer = open_model(config.checkpoint, device=device)
     if device.type != "cuda":
         model.float()  # 16 bits are slower there
-    template = weights.chat_template(folder, tokenizer)
+    template = weights.chat_template(
+        config.checkpoint or samples.MINI, tokenizer)
 
     def begin() -> Conversation:
         return Conversation(

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from minillama.cli import open_model
 from minillama.config import DTypeName
 
 
@@ -138,18 +139,12 @@ def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
 
     import torch
 
-    from minillama import samples, weights
     from minillama.devices import choose_device, choose_dtype
     from minillama.evals.scorers import LlamaScorer
 
     device = choose_device(command.device)
     dtype = choose_dtype(command.dtype, device)
-    model, tokenizer = (
-        samples.load_mini() if command.checkpoint is None
-        else weights.load(command.checkpoint))
-    if tokenizer is None:
-        raise ValueError(f"checkpoint={command.checkpoint} has no tokenizer; "
-                         "put its tokenizer.model beside the weights")
+    model, tokenizer = open_model(command.checkpoint)
     about = {
         "checkpoint": str(command.checkpoint or "mini"),
         "parameters": sum(p.numel() for p in model.parameters()),

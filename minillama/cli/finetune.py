@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from minillama.cli import open_model
 from minillama.config import TrainConfig
 
 
@@ -57,20 +58,12 @@ def run(config: FinetuneConfig) -> int:
 
     import torch
 
-    from minillama import finetune, samples, weights
+    from minillama import finetune
 
     examples = finetune.read_examples(config.data)
     random.Random(config.seed).shuffle(examples)
     kept = int(len(examples) * config.held_out)
-    if config.checkpoint is None:
-        model, tokenizer = samples.load_mini()
-    else:
-        model, tokenizer = weights.load(
-            config.checkpoint, dtype=torch.float32)
-    if tokenizer is None:
-        raise ValueError(
-            f"checkpoint={config.checkpoint} holds no tokenizer; put its "
-            "tokenizer.model beside the weights")
+    model, tokenizer = open_model(config.checkpoint, dtype=torch.float32)
     training = TrainConfig(
         model=model.config, out=config.out, steps=config.steps,
         batch_size=config.batch_size, max_lr=config.max_lr,

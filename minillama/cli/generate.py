@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from minillama.cli import open_model
 from minillama.config import GenerateConfig
 
 TIMEOUT = 120.0
@@ -44,14 +45,9 @@ def write(
     """Load a model, arrange it on its device, and print what it writes."""
     import torch
 
-    from minillama import samples, weights
     from minillama.generate import stream
 
-    folder = config.checkpoint or samples.MINI
-    model, tokenizer = weights.load(folder, device=device)
-    if tokenizer is None:
-        raise ValueError(f"checkpoint={folder} has no tokenizer; put its "
-                         "tokenizer.model or tokenizer.json there")
+    model, tokenizer = open_model(config.checkpoint, device=device)
     if device.type != "cuda":
         model.float()  # 16 bits are slower there
     model = arrange(model)
