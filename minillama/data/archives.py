@@ -32,10 +32,13 @@ class Refused(Exception):
     """Why one document, and only this one, cannot be used."""
 
 
-def files(path: Path, *suffixes: str) -> list[Path]:
+def files(path: Path, *suffixes: str, hidden: bool = False) -> list[Path]:
     """The files below a folder that end so, sorted; or the one file given.
 
-    Hidden files are left out.
+    Args:
+        path: a folder or a file.
+        *suffixes: in lower case.
+        hidden: whether files whose name begins with a dot count too.
 
     Chapter: notebooks/02_curated_data.ipynb
     """
@@ -44,7 +47,7 @@ def files(path: Path, *suffixes: str) -> list[Path]:
     return sorted(
         file for file in path.rglob("*")
         if file.name.lower().endswith(suffixes) and file.is_file()
-        and not file.name.startswith("."))
+        and (hidden or not file.name.startswith(".")))
 
 
 def unpacked(file: io.BufferedIOBase) -> io.BufferedIOBase:

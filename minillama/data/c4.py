@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt64
 
-from minillama.data import commoncrawl
+from minillama.data import archives, commoncrawl
 from minillama.data.document import Document, Ledger
 from minillama.data.seen import Seen
 
@@ -56,9 +56,8 @@ def inputs(path: Path) -> list[Path]:
     """Crawl archives and C4's own `.json.gz` files in a folder, by name."""
     if path.is_file():
         return [path]
-    rows = [file for file in path.rglob("*")
-            if file.is_file() and file.name.lower().endswith(_ROWS)]
-    return sorted([*commoncrawl.inputs(path), *rows])
+    return sorted([*commoncrawl.inputs(path),
+                   *archives.files(path, *_ROWS, hidden=True)])
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from minillama.data import archives
 from minillama.data.document import Document, Ledger
 
 SOURCE = "commoncrawl"
@@ -59,11 +60,8 @@ def inputs(path: Path) -> list[Path]:
 
     `.warc` and `.wet` files, gzipped or not; `.wat` files hold no text.
     """
-    if path.is_file():
-        return [path]
-    return sorted(
-        file for file in path.rglob("*") if file.is_file()
-        and file.name.lower().removesuffix(".gz").endswith(_SUFFIXES))
+    return archives.files(path, *_SUFFIXES, *(
+        f"{suffix}.gz" for suffix in _SUFFIXES), hidden=True)
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:

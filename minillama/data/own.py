@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minillama.data import archives
 from minillama.data.dedup import text_key
 from minillama.data.document import Document, Ledger
 
@@ -24,9 +25,7 @@ _JSON = (".jsonl", ".jsonl.gz")
 
 def inputs(path: Path) -> list[Path]:
     """The file, or all files of a folder that can be read, by name."""
-    return [path] if path.is_file() else sorted(
-        file for file in path.rglob("*") if file.is_file()
-        and file.name.lower().endswith((*_TEXT, *_JSON, ".parquet")))
+    return archives.files(path, *_TEXT, *_JSON, ".parquet", hidden=True)
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:
