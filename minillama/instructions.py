@@ -17,19 +17,38 @@ from minillama.finetune import Example
 Task = Callable[[random.Random, Sequence[str]], Example]
 
 
-def _last(draw: random.Random, words: Sequence[str]) -> Example:
-    chosen = draw.sample(words, 4)
-    return Example("Say the last word.", " ".join(chosen), chosen[-1])
+def _word(question: str, place: int, count: int = 4) -> Task:
+    """One of a few words, by its place."""
+    def task(draw: random.Random, words: Sequence[str]) -> Example:
+        chosen = draw.sample(words, count)
+        return Example(question, " ".join(chosen), chosen[place])
+    return task
 
 
-def _first(draw: random.Random, words: Sequence[str]) -> Example:
-    chosen = draw.sample(words, 4)
-    return Example("Say the first word.", " ".join(chosen), chosen[0])
+def _same(question: str, count: int) -> Task:
+    """The words again."""
+    def task(draw: random.Random, words: Sequence[str]) -> Example:
+        text = " ".join(draw.sample(words, count))
+        return Example(question, text, text)
+    return task
 
 
-def _copy(draw: random.Random, words: Sequence[str]) -> Example:
-    text = " ".join(draw.sample(words, 2))
-    return Example("Say the same.", text, text)
+def _digit(question: str, best: Callable[[int, int], int]) -> Task:
+    """One of two digits."""
+    def task(draw: random.Random, words: Sequence[str]) -> Example:
+        a, b = draw.sample(range(10), 2)
+        return Example(question, f"{a} {b}", str(best(a, b)))
+    return task
+
+
+def _look_up(verb: str) -> Task:
+    """What one of two is said to have."""
+    def task(draw: random.Random, words: Sequence[str]) -> Example:
+        names, things = draw.sample(words, 2), draw.sample(words, 2)
+        which = draw.randrange(2)
+        facts = ", ".join(f"{n} {verb} {t}" for n, t in zip(names, things))
+        return Example(f"What {verb} {names[which]}?", facts, things[which])
+    return task
 
 
 def _shout(draw: random.Random, words: Sequence[str]) -> Example:
@@ -42,59 +61,21 @@ def _add(draw: random.Random, words: Sequence[str]) -> Example:
     return Example("Add.", f"{a} {b}", str(a + b))
 
 
-def _larger(draw: random.Random, words: Sequence[str]) -> Example:
-    a, b = draw.sample(range(10), 2)
-    return Example("Say the larger.", f"{a} {b}", str(max(a, b)))
-
-
-def _who_has(draw: random.Random, words: Sequence[str]) -> Example:
-    names, things = draw.sample(words, 2), draw.sample(words, 2)
-    which = draw.randrange(2)
-    facts = ", ".join(f"{n} has {t}" for n, t in zip(names, things))
-    return Example(f"What has {names[which]}?", facts, things[which])
-
-
-def _second(draw: random.Random, words: Sequence[str]) -> Example:
-    chosen = draw.sample(words, 4)
-    return Example("Say the second word.", " ".join(chosen), chosen[1])
-
-
-def _copy_one(draw: random.Random, words: Sequence[str]) -> Example:
-    word = draw.choice(words)
-    return Example("Say the same word.", word, word)
-
-
-def _smaller(draw: random.Random, words: Sequence[str]) -> Example:
-    a, b = draw.sample(range(10), 2)
-    return Example("Say the smaller.", f"{a} {b}", str(min(a, b)))
-
-
-def _last_asked(draw: random.Random, words: Sequence[str]) -> Example:
-    chosen = draw.sample(words, 3)
-    return Example("What is the last word?", " ".join(chosen), chosen[-1])
-
-
-def _larger_asked(draw: random.Random, words: Sequence[str]) -> Example:
-    a, b = draw.sample(range(10), 2)
-    return Example("What is the larger?", f"{a} {b}", str(max(a, b)))
-
-
-def _who_holds(draw: random.Random, words: Sequence[str]) -> Example:
-    names, things = draw.sample(words, 2), draw.sample(words, 2)
-    which = draw.randrange(2)
-    facts = ", ".join(f"{n} holds {t}" for n, t in zip(names, things))
-    return Example(f"What holds {names[which]}?", facts, things[which])
-
-
 TRAINED: dict[str, Task] = {
-    "last word": _last, "first word": _first, "copy": _copy,
-    "capitals": _shout, "add": _add, "larger": _larger, "has": _who_has}
+    "last word": _word("Say the last word.", -1),
+    "first word": _word("Say the first word.", 0),
+    "copy": _same("Say the same.", 2),
+    "capitals": _shout, "add": _add,
+    "larger": _digit("Say the larger.", max), "has": _look_up("has")}
 """Kinds that the model is tuned on."""
 
 KEPT: dict[str, Task] = {
-    "last, asked otherwise": _last_asked,
-    "larger, asked otherwise": _larger_asked, "holds": _who_holds,
-    "second word": _second, "smaller": _smaller, "copy one": _copy_one}
+    "last, asked otherwise": _word("What is the last word?", -1, 3),
+    "larger, asked otherwise": _digit("What is the larger?", max),
+    "holds": _look_up("holds"),
+    "second word": _word("Say the second word.", 1),
+    "smaller": _digit("Say the smaller.", min),
+    "copy one": _same("Say the same word.", 1)}
 """Kinds that it meets for the first time when it is examined: three in other
 words, three that ask for something new."""
 
