@@ -23,15 +23,23 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("minillama", "beartype.beartype")
+
+# The same examples in every course's run; to look for new ones,
+# HYPOTHESIS_PROFILE=search.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # Two spinning OpenMP threads make tiny matrices forty times slower.
 torch.set_num_threads(1)

@@ -107,6 +107,7 @@ CASES = {
                     "12"),
     "let and wrap": (r"\let\old\vec\renewcommand{\vec}[1]{<\old{#1}>}\vec{x}",
                      r"<\vec{x}>"),
+    "let a definer": (r"\let\nc\newcommand \nc\a{1}\a", "1"),
     "let with a sign": (r"\let\b=\beta$\b$", r"$\beta$"),
     "operator": (r"\DeclareMathOperator{\argmax}{arg\,max}\argmax_x",
                  r"\operatorname{arg\,max}_x"),

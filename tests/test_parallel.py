@@ -272,11 +272,12 @@ def test_a_killed_worker_starts_again_from_the_last_checkpoint(
     process = run_python(
         "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "--max-restarts", "1", "--monitor-interval", "0.1", str(script),
-        data, str(out))
+        data, str(out), PYTHONPATH=str(Path(__file__).parents[1]))
     with process:
-        deadline = time.monotonic() + 180
-        while len(lines(out)) < 8 and time.monotonic() < deadline:
+        while len(lines(out)) < 8 and process.poll() is None:
             time.sleep(0.05)
+        if process.poll() is not None:
+            pytest.fail("it never came so far:\n" + process.communicate()[1])
         victim = int((out / "pid-1").read_text(encoding="utf-8"))
         os.kill(victim, signal.SIGKILL)
         _, said = process.communicate(timeout=90)

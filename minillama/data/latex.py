@@ -87,6 +87,11 @@ def _bare(token: str) -> str:
     return token.rstrip(" \t") if token[1:2].isalpha() else token
 
 
+def _frozen(token: str) -> str:
+    """A token as LaTeX means it now; what we give a meaning to keeps it."""
+    return token if _bare(token) in _OURS else _PLAIN + token
+
+
 @dataclass(frozen=True, slots=True)
 class Macro:
     """What stands for a name: how its arguments are found, and what comes."""
@@ -276,9 +281,9 @@ class Expander:
             case "\\let":
                 new = self._word()
                 self._sign("=")
-                old = self._word()
-                self._store(new, self.macros.get(old) or Macro(
-                    [], None, [_PLAIN + old] if old else []))
+                old = self._take()
+                self._store(new, self.macros.get("".join(old).strip())
+                            or Macro([], None, list(map(_frozen, old))))
             case "\\DeclareMathOperator":
                 star, new = self._sign("*"), self._word()
                 self._store(new, Macro([], None, [
