@@ -46,6 +46,18 @@ def prompt_of(example: Example) -> str:
     return f"Task: {example.instruction}{text}\nAnswer:"
 
 
+CHAT_TEMPLATE = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('this model was "
+    "tuned without a system message; leave it out') }}{% endif %}"
+    "{{ bos_token }}Task: {{ messages[-1].content | replace(' Text: ', "
+    "'\nText: ') }}\nAnswer:")
+"""`prompt_of` in the language of chat templates, for `minillama chat`.
+
+Examples stood alone when they were learnt, so earlier turns are left out. One
+line may hold an instruction and its text: `Say the last word. Text: b k f`.
+"""
+
+
 def read_examples(path: Path) -> list[Example]:
     """Instruction data: a JSON list, or one JSON object a line.
 
@@ -279,7 +291,8 @@ def finetune(
         log: receives lines of progress; None keeps silent.
 
     Returns:
-        The result of `train.fit`, whose folder is a checkpoint like any.
+        The result of `train.fit`, whose folder is a checkpoint like any,
+        with a chat template beside it.
 
     Source: Touvron et al. 2023, section 4, which follows Chung et al. 2022.
     Chapter: notebooks/15_instruction_tuning.ipynb
@@ -301,5 +314,7 @@ def finetune(
     def evaluate(tuned: Transformer, _: Tokenizer) -> dict[str, float]:
         return {"answer_loss": answer_loss(tuned, tokenizer, held_out)}
 
-    return fit(config, state=state, log=log,
-               evaluate=evaluate if held_out else None)
+    result = fit(config, state=state, log=log,
+                 evaluate=evaluate if held_out else None)
+    replace_bytes(result.out / "chat_template.jinja", CHAT_TEMPLATE.encode())
+    return result

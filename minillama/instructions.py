@@ -12,7 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from minillama.finetune import Example
+from minillama.evals.protocol import Item, Sampling, Scorer
+from minillama.finetune import Example, prompt_of
 
 Task = Callable[[random.Random, Sequence[str]], Example]
 
@@ -94,3 +95,44 @@ def make(
     draw, names = random.Random(seed), list(kinds)
     return [(name, kinds[name](draw, words))
             for name in (names[i % len(names)] for i in range(count))]
+
+
+def examine(
+    scorer: Scorer, made: Sequence[tuple[str, Example]]
+) -> dict[str, tuple[int, int]]:
+    """Let a model answer; kind to (right, asked).
+
+    It writes greedily up to a line break, and must write the answer alone.
+    """
+    texts = scorer.generate([prompt_of(e) for _, e in made],
+                            Sampling(max_tokens=12, stop=("\n",)))
+    found: dict[str, tuple[int, int]] = {}
+    for (kind, example), [said] in zip(made, texts):
+        right, asked = found.get(kind, (0, 0))
+        right += said.text.strip() == example.output
+        found[kind] = right, asked + 1
+    return found
+
+
+def as_mmlu(
+    made: Sequence[tuple[str, Example]], seed: int
+) -> list[Item]:
+    """The same as questions in MMLU's format: four choices, say the letter.
+
+    The wrong choices are other answers of the same kind. What has fewer than
+    three of these is left out. To be asked with `evals.evaluate.evaluate`.
+    """
+    draw, items = random.Random(seed), []
+    for number, (kind, example) in enumerate(made):
+        others = sorted({e.output for k, e in made if k == kind}
+                        - {example.output})
+        if len(others) < 3:
+            continue
+        choices = draw.sample(others, 3)
+        gold = draw.randrange(4)
+        choices.insert(gold, example.output)
+        lines = [example.instruction, example.input, *(
+            f"{letter}. {text}" for letter, text in zip("ABCD", choices))]
+        items.append(Item(f"{kind}:{number}", "\n".join([*lines, "Answer:"]),
+                          tuple("ABCD"), gold, group=kind))
+    return items

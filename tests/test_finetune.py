@@ -4,11 +4,13 @@ The oracle of packing is the model without it: losses and gradients of a row
 equal those of its examples one at a time, in float64. What counts in the loss
 is checked by counting tokens and by changing the prompt; first fit by the
 properties of every packing; a resumed run by the undisturbed one, to the bit;
-the files by what learners really hand in.
+the files by what learners really hand in;
+the chat template by the ids that were learnt.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillama import finetune as ft
+from minillama import samples
 from minillama.cli import main
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 from minillama.train import IGNORE, next_token_loss, train_step
+from minillama.weights import chat_template
+from minillama.weights.text import ChatTemplate
 from tests.small import VOCAB, corpus, tokenizer_of
 
 EXAMPLES = [
@@ -198,6 +203,22 @@ def test_answer_loss_is_the_mean_over_answer_tokens(tokenizer):
         total / count, rel=1e-9)
 
 
+def test_chat_writes_what_was_learnt(tokenizer):
+    """The ids of a question, also of one that is not the first."""
+    template = ChatTemplate(ft.CHAT_TEMPLATE, tokenizer)
+    for example in EXAMPLES:
+        question = example.instruction + (
+            f" Text: {example.input}" if example.input else "")
+        last = {"role": "user", "content": question}
+        earlier = [{"role": "user", "content": "Add. Text: 1 1"},
+                   {"role": "assistant", "content": "2"}]
+        for messages in ([last], [*earlier, last]):
+            assert template.encode(messages) == ft.encode(
+                example, tokenizer)[0]
+    with pytest.raises(ValueError, match="without a system message"):
+        template.render([{"role": "system", "content": "Be kind."}, last])
+
+
 def records() -> list[dict]:
     """The examples as a data set has them."""
     return [{"instruction": e.instruction, "input": e.input,
@@ -240,8 +261,9 @@ def test_bad_records_are_named(text, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_command_line_from_file_to_answer(tmp_path, capsys):
-    """The shipped model, a few steps, and a text from what came out."""
+def test_the_command_line_from_file_to_answer(tmp_path, capsys, monkeypatch):
+    """The shipped model, a few steps, a text and a chat from what came out.
+    """
     path, out = tmp_path / "data.json", tmp_path / "tuned"
     path.write_text(json.dumps(records() * 4), encoding="utf-8")
     words = ["finetune", "--data", str(path), "--out", str(out), "--steps",
@@ -258,3 +280,8 @@ def test_the_command_line_from_file_to_answer(tmp_path, capsys):
     assert main(["generate", "--checkpoint", str(out), "--prompt", "Task:",
                  "--max-new-tokens", "4"]) == 0
     assert Path(out / "tokenizer.model").is_file()
+    assert chat_template(out, samples.load_mini()[1]) is not None
+    monkeypatch.setattr("sys.stdin", io.StringIO("Greet.\n"))
+    assert main(["chat", "--checkpoint", str(out), "--max-new-tokens",
+                 "4"]) == 0
+    assert "An instruct model." in capsys.readouterr().out

@@ -20,7 +20,7 @@ class FinetuneConfig:
     data: Path
     """JSON list or lines with `instruction`, `output`, perhaps `input`."""
     out: Path
-    """Folder for the tuned model; `generate` and `eval` read it."""
+    """Folder for the tuned model; `chat`, `generate` and `eval` read it."""
     checkpoint: Path | None = None
     """The base model, from any folder that can be loaded; None: the mini."""
     steps: int = 300
@@ -74,6 +74,6 @@ def run(config: FinetuneConfig) -> int:
         sample_prompt=finetune.prompt_of(examples[0]))
     result = finetune.finetune(
         model, tokenizer, examples[kept:], training, held_out=examples[:kept])
-    print(f"tuned model in {result.out}; try: minillama generate "
+    print(f"tuned model in {result.out}; try: minillama chat "
           f"--checkpoint {result.out}")
     return 0
