@@ -23,7 +23,7 @@ except ImportError:  # on Colab: install this edition, once
 ADDRESS = "git+https://github.com/OWNER/minillama@v0.1.0"
 """This edition; never a branch, never a bare name of an index."""
 EXTRAS = {"01_web_data": "data", "02_curated_data": "data",
-          "03_mixture": "data"}
+          "03_mixture": "data", "11_generation": "hf"}
 """What a chapter needs besides the package's own dependencies."""
 ALSO = {"13_scaling": "ipyparallel"}
 """Other packages that a chapter installs on Colab."""

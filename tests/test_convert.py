@@ -118,6 +118,10 @@ def test_the_card_says_what_the_run_says(run, tmp_path):
     assert "kWh; at 0.385 kg a kWh 0.00042" in text
     assert "says nothing about its training" in card(model, samples.MINI
                                                      .parent)
+    # Nobody's folders stand in the shipped run, which read the plays.
+    shipped = card(model, samples.MINI)
+    assert "- text: the plays of Shakespeare" in shipped
+    assert "2,000 steps of 32 x 32 tokens" in shipped
 
 
 def test_training_goes_on_from_any_layout(run, tmp_path):

@@ -21,7 +21,7 @@ from tools.shell import ROOT, Failed, call
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from.txt"
 ROOM = ROOT / "build" / "wheel-room"
-READING = "book,data"
+READING = "book,data,hf"
 """What a reader of the chapters needs."""
 TESTING = "book,test"
 """What the tests compare with besides; holds all that reading needs."""

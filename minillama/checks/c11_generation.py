@@ -1,4 +1,4 @@
-"""Checks of chapter 11: temperature, top-p and the cache.
+"""Checks of chapter 11: temperature, top-p, the cache, others' weights.
 
 Chapter: notebooks/11_generation.ipynb
 """
@@ -14,6 +14,7 @@ from minillama.checks import answer, compare, exercise
 from minillama.config import ModelConfig
 from minillama.generate import empty_cache, top_p_filter
 from minillama.model import Transformer
+from minillama.weights.hf import to_halves, to_neighbours
 
 
 def _draw_logits(draw: torch.Generator) -> dict[str, Any]:
@@ -109,3 +110,72 @@ def saved_work(mine: Any, prompt: int, new: int) -> str | None:
         (sum(range(new)) / with_cache, "without a cache each pass reads the "
          "prompt again too"),
         tolerance=1e-3)
+
+
+def _draw_head_rows(draw: torch.Generator) -> dict[str, Any]:
+    heads = int(torch.randint(2, 5, (), generator=draw))
+    return {"weight": torch.randn(8 * heads, 5, generator=draw),
+            "head_dim": 8}
+
+
+@exercise("11-generation-5", given=_draw_head_rows)
+def rows_for_hugging_face(
+    mine: Any, weight: Tensor, head_dim: int
+) -> str | None:
+    """A function (weight, head_dim) -> the rows in Hugging Face's order."""
+    name = "wk.weight"
+    columns = torch.cat([weight[:, 0::2], weight[:, 1::2]], dim=1)
+    return compare(
+        answer(mine, weight, head_dim), to_halves(name, weight, head_dim),
+        (to_neighbours(name, weight, head_dim), "that is the way back: from "
+         "Hugging Face's order to the release's"),
+        (to_halves(name, weight, len(weight)), "head by head: rows of one "
+         "head must not wander into another"),
+        (weight, "nothing has moved: within each head the even rows come "
+         "first, then the odd ones"),
+        (columns, "the columns take in x, which both sides write alike; it "
+         "is the rows that move"))
+
+
+_CUT = {"tok_embeddings": 1, "wq": 0, "wo": 1, "w1": 0, "w2": 1,
+        "output": 0, "norm": None}
+_WHY = {
+    "tok_embeddings": "LLaMA's embedding is cut along the embedding axis: "
+    "each file knows every piece, and a part of each vector",
+    "wo": "wo takes in what the heads make, and those are spread over the "
+    "files: its columns are cut",
+    "w2": "w2 takes in what w1 and w3 make, and that is spread over the "
+    "files: its columns are cut",
+    "norm": "every file holds the whole norm: take one"}
+
+
+def _draw_shards(draw: torch.Generator) -> dict[str, Any]:
+    count = 2 * int(torch.randint(1, 3, (), generator=draw))
+    sizes = {"tok_embeddings": (12, 8), "output": (12, 8), "wq": (8, 8),
+             "wo": (8, 8), "w1": (16, 8), "w2": (8, 16), "norm": (8,)}
+    pieces = {}
+    for name, size in sizes.items():
+        whole, axis = torch.randn(size, generator=draw), _CUT[name]
+        pieces[name] = ([whole.clone() for _ in range(count)] if axis is None
+                        else list(whole.chunk(count, axis)))
+    return {"pieces": pieces}
+
+
+@exercise("11-generation-6", given=_draw_shards)
+def joined(mine: Any, pieces: dict[str, list[Tensor]]) -> str | None:
+    """A function (name, pieces) -> the whole weight, for each name."""
+    for name, parts in pieces.items():
+        axis = _CUT[name]
+        whole = parts[0] if axis is None else torch.cat(parts, axis)
+        wrong = torch.cat(parts, 0 if axis is None else 1 - axis)
+        turned = torch.cat(parts[::-1], axis or 0)
+        said = compare(
+            answer(mine, name, [part.clone() for part in parts]), whole,
+            (wrong, _WHY.get(name, "its rows are cut: each file makes some "
+                             "of what comes out")),
+            (turned, "the files are out of order"),
+            (torch.stack(parts).sum(0), _WHY.get(
+                name, "join the pieces, do not add them")))
+        if said is not None:
+            return f"{name}: {said}"
+    return None

@@ -1,4 +1,4 @@
-"""Pictures of generation: which token comes next.
+"""Pictures of generation: which token comes next, and where weights lie.
 
 Chapter: notebooks/11_generation.ipynb
 """
@@ -12,10 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minillama.config import ModelConfig
 from minillama.generate import top_p_filter
 from minillama.plots import COLOURS, figure, show, slider
+from minillama.weights.hf import to_halves
+from minillama.weights.meta import axis_of, meta_name, shard_shapes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -100,3 +104,96 @@ def _bars(
 def _name(piece: str) -> str:
     """A piece as a label: the marker as an open box, newline by name."""
     return {"<0x0A>": "newline"}.get(piece, piece.replace("\u2581", "\u2423"))
+
+
+def row_orders(head_dim: int = 8) -> None:
+    """The rows of one head of wq in both orders, pairs of RoPE in colour.
+
+    Args:
+        head_dim: K; at most 12, or there are too few colours.
+    """
+    there = to_halves("wq.weight", torch.arange(float(head_dim))[:, None],
+                      head_dim)[:, 0].int().tolist()
+    picture, axes = figure(height=0.42 * head_dim + 1.0)
+    for place, row in enumerate(there):
+        colour = COLOURS[row // 2]
+        axes.plot([1.5, 3.5], [row, place], color=colour, linewidth=1.6)
+        for left, where in ((0, row), (3.5, place)):
+            _box(axes, left, where - 0.4, 1.5, 0.8, colour)
+            axes.text(left + 0.75, where, f"row {row}", color="white",
+                      ha="center", va="center", fontsize=12)
+    for middle, title in ((0.75, "the release:\nneighbours"),
+                          (4.25, "Hugging Face:\nhalves")):
+        axes.text(middle, -0.6, title, ha="center", va="bottom", fontsize=12)
+    axes.set(xlim=(-0.2, 5.2), ylim=(head_dim - 0.3, -1.8))
+    axes.axis("off")
+    show(picture, f"Two columns of {head_dim} coloured boxes, the rows of one "
+         "head. On the left boxes of one colour, a pair that RoPE turns, are "
+         "neighbours; on the right they stand half a column apart. Lines "
+         "join each row with itself.")
+
+
+def shards(sizes: Sequence[tuple[str, int]]) -> None:
+    """Where the release cuts each matrix, a frame a size, under a slider.
+
+    Args:
+        sizes: a preset and the number of files it was released in.
+    """
+    slider([(f"{name} in {count} file" + "s" * (count > 1),
+             _cuts(ModelConfig.preset(name), count))
+            for name, count in sizes], "size",
+           "Ten rectangles, one a weight, in as many colours as there are "
+           "files. wq, wk, wv, w1, w3 and the output are cut into bands of "
+           "rows, the embedding, wo and w2 into bands of columns; a norm is "
+           "whole in each file.")
+
+
+_CUT_ROWS = (
+    ("tok_embeddings", "output", "norm"),
+    ("layers.0.attention.wq", "layers.0.attention.wk",
+     "layers.0.attention.wv", "layers.0.attention.wo"),
+    ("layers.0.feed_forward.w_gate", "layers.0.feed_forward.w_up",
+     "layers.0.feed_forward.w_down"))
+
+
+def _cuts(config: ModelConfig, count: int) -> Figure:
+    """One frame: every kind of weight, its bands and what one file holds."""
+    found = shard_shapes(config, count)
+    picture, axes = figure(height=4.6)
+    for line, names in enumerate(_CUT_ROWS):
+        for place, name in enumerate(names):
+            stored = meta_name(f"{name}.weight")
+            left, top = 1.3 * place, 1.75 * line
+            _bands(axes, left, top, axis_of(f"{name}.weight"), count)
+            axes.text(left + 0.5, top - 0.08, stored.split(".")[-2],
+                      ha="center", va="bottom", fontsize=11)
+            shape = "\u00d7".join(map(str, found[stored]))
+            axes.text(left + 0.5, top + 1.06, shape, ha="center", va="top",
+                      fontsize=10, color="0.3")
+    axes.set(xlim=(-0.15, 5.05), ylim=(4.85, -0.35))
+    axes.axis("off")
+    return picture
+
+
+def _bands(axes: Axes, left: float, top: float, axis: int | None,
+           count: int) -> None:
+    """A unit square in bands of rows (axis 0) or columns; None: whole."""
+    if axis is None:
+        _box(axes, left, top + 0.35, 1.0, 0.3, "0.75")
+        return
+    tints = [*COLOURS, "0.35", "0.7"]
+    for band in range(count):
+        start, size = band / count, 1 / count
+        if axis == 0:
+            _box(axes, left, top + start, 1.0, size, tints[band])
+        else:
+            _box(axes, left + start, top, size, 1.0, tints[band])
+
+
+def _box(axes: Axes, left: float, top: float, width: float, height: float,
+         colour: str) -> None:
+    """A full rectangle."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((left, top), width, height, facecolor=colour,
+                             edgecolor="white"))

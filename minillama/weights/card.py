@@ -65,7 +65,7 @@ def _run(source: Path, c: ModelConfig, watts: float) -> list[str]:
                 "training; see the card of the original."]
     run: dict[str, Any] = read_json(source / "run.json")["config"]
     lines = [
-        f"- text: {run['data'] or 'the plays of Shakespeare'}",
+        f"- text: {run.get('data') or 'the plays of Shakespeare'}",
         f"- {run['steps']:,} steps of {run['batch_size']} x {c.max_seq_len} "
         f"tokens, seed {run['seed']}"]
     if run.get("init_from"):

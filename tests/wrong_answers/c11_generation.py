@@ -31,12 +31,35 @@ def _with(given):
     return given["prompt"] + given["new"] - 1
 
 
+def _halves(weight, head_dim):
+    heads = weight.split(head_dim)
+    return torch.cat([rows[start::2] for rows in heads for start in (0, 1)])
+
+
+def _neighbours(weight, head_dim):
+    half = head_dim // 2
+    order = [start + half * second + i
+             for start in range(0, len(weight), head_dim)
+             for i in range(half) for second in (0, 1)]
+    return weight[order]
+
+
+def _join(axes):
+    def join(name, pieces):
+        axis = {"tok_embeddings": 1, "wo": 1, "w2": 1, "norm": None,
+                **axes}.get(name, 0)
+        return pieces[0] if axis is None else torch.cat(pieces, axis)
+    return lambda given: join
+
+
 RIGHT = {
     "11-generation-1": lambda given: (
         lambda logits, t: torch.softmax(logits / t, dim=-1)),
     "11-generation-2": lambda given: _top_p,
     "11-generation-3": lambda given: 2 * _numbers(given["config"]),
     "11-generation-4": lambda given: _without(given) / _with(given),
+    "11-generation-5": lambda given: _halves,
+    "11-generation-6": _join({}),
 }
 
 WRONG = {
@@ -68,5 +91,22 @@ WRONG = {
             1, given["new"] + 1)) / _with(given), "the prompt alone"),
         (lambda given: sum(range(given["new"])) / _with(given),
          "the prompt again"),
+    ],
+    "11-generation-5": [
+        (lambda given: _neighbours, "the way back"),
+        (lambda given: (lambda w, k: torch.cat([w[0::2], w[1::2]])),
+         "head by head"),
+        (lambda given: (lambda w, k: w), "nothing has moved"),
+        (lambda given: (lambda w, k: torch.cat(
+            [w[:, 0::2], w[:, 1::2]], dim=1)), "the rows that move"),
+    ],
+    "11-generation-6": [
+        (_join({"tok_embeddings": 0}), "along the embedding axis"),
+        (_join({"wo": 0}), "wo takes in"),
+        (_join({"w2": 0}), "w2: w2 takes in"),
+        (_join({"norm": 0}), "norm: every file holds the whole"),
+        (_join({"wq": 1}), "wq: its rows are cut"),
+        (lambda given: (lambda name, pieces: _join({})(given)(
+            name, pieces[::-1])), "out of order"),
     ],
 }
