@@ -122,6 +122,24 @@ def test_the_references_hold_every_work_cited() -> None:
     assert not missing, f"cited but not in references.bib: {missing}"
 
 
+def test_every_reference_is_closed_and_its_key_its_own() -> None:
+    """A brace that is lost when texts are merged stops the whole book."""
+    entries = re.split(r"^(?=@)", page("references.bib"), flags=re.MULTILINE)
+    for entry in entries:
+        assert entry.count("{") == entry.count("}"), entry.splitlines()[0]
+    keys = re.findall(r"^@\w+\{([^,]+),", page("references.bib"),
+                      re.MULTILINE)
+    assert len(set(keys)) == len(keys) == len(entries) - 1
+
+
+def test_a_table_has_a_head() -> None:
+    for path in sorted(BOOK.glob("*.md")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for before, line in zip(lines, lines[1:]):
+            if re.fullmatch(r"\|[-|: ]+\|", line):
+                assert before.startswith("|"), f"{path.name}: {before!r}"
+
+
 def test_the_map_leads_somewhere() -> None:
     text, seen = page("paper_map.md"), set()
     for line in text.splitlines():

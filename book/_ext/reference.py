@@ -55,7 +55,8 @@ class Reference(SphinxDirective):
                  and not node.name.startswith("_")
                  and ast.get_docstring(node)}
         names = [name.strip() for name
-                 in self.options.get("only", ",".join(found)).split(",")]
+                 in self.options.get("only", ",".join(found)).split(",")
+                 if name.strip()]  # a module may show its docstring alone
         result = self.docstring(ast.get_docstring(tree) or "")
         for name in names:
             result.append(self.entry(found[name]) if name in found
