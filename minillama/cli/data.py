@@ -35,6 +35,26 @@ class DataPrepare:
 
 
 @dataclass(frozen=True)
+class DataJudges:
+    """Train the n-gram model and the classifier that judge CommonCrawl."""
+
+    wikipedia_dump: Path
+    """pages-articles of Wikipedia: good text, and what it cites."""
+    crawl: Path
+    """WARC or WET files: pages like those that will be judged."""
+    out: Path
+    """The folder for lm.arpa, lm.model, lm.json and cited.npz."""
+    language_model: Path | None = None
+    """`lid.176.ftz`: only pages in English count."""
+    vocab_size: int = 65536
+    """Pieces of the n-gram model at most."""
+    order: int = 5
+    """Pieces in its longest n-gram."""
+    sample: int = 20000
+    """Articles, and pages of each kind, at most."""
+
+
+@dataclass(frozen=True)
 class DataBuild(Cluster):
     """Clean, deduplicate and tokenise raw dumps; the same again goes on."""
 
@@ -48,9 +68,11 @@ class DataBuild(Cluster):
     language_model: Path | None = None
     """`lid.176.ftz`, from `data fetch language-model`."""
     perplexity_model: Path | None = None
-    """CCNet's n-gram model of good text, lm.arpa with lm.model beside it."""
+    """CCNet's n-gram model of good text, the lm.arpa of `data judges`."""
     reference_model: Path | None = None
-    """The classifier of pages that Wikipedia cites."""
+    """The classifier of pages that Wikipedia cites, its cited.npz."""
+    buckets: tuple[str, ...] = ("head", "middle")
+    """Which perplexities stay, of head, middle and tail."""
     bad_words: Path | None = None
     """C4's list of bad words, one a line."""
     overlap: float = 0.9
@@ -80,6 +102,7 @@ class DataCommand:
     action: (
         Annotated[DataFetch, tyro.conf.subcommand("fetch")]
         | Annotated[DataPrepare, tyro.conf.subcommand("prepare")]
+        | Annotated[DataJudges, tyro.conf.subcommand("judges")]
         | Annotated[DataBuild, tyro.conf.subcommand("build")]
         | Annotated[DataStats, tyro.conf.subcommand("stats")])
 
@@ -96,6 +119,9 @@ def run(command: DataCommand) -> int:
     action = command.action
     if isinstance(action, DataBuild):
         _build(action)
+    elif isinstance(action, DataJudges):
+        from minillama.data import judges
+        print(json.dumps(judges.train(**vars(action)), indent=1))
     elif isinstance(action, DataStats):
         stats = results.read(action.folder, action.tokens)
         print(json.dumps(stats) if action.json else results.table(stats))

@@ -95,11 +95,12 @@ def read(recipe: Recipe, unit: Unit) -> None:
     """Step 1: a raw file becomes documents."""
     if results.done(recipe, "read", unit):
         return
-    books = [Ledger()]
-    documents = _guarded(unit, books[0])
+    books = {"read": Ledger()}
+    documents = _guarded(unit, books["read"])
     if unit.source == "c4":
-        books.append(Ledger())
-        documents = _finished(recipe, unit.source, documents, books[1])
+        books["rules"] = Ledger()
+        documents = _finished(
+            *_web(recipe, "c4"), documents, books["rules"])
     documents = stores.storing(_path(recipe, "read", unit), documents)
     if unit.source in WEB:
         dedup.scatter(recipe.work / "hashes", unit.name, (
@@ -137,7 +138,7 @@ def refine(recipe: Recipe, unit: Unit) -> None:
     claims: dict[int, list[int]] = {}
     for number, key in stores.lines(recipe.work / "claims" / unit.name):
         claims.setdefault(int(number), []).append(int(key, 16))
-    books = [Ledger()] + [Ledger()] * (unit.source == "commoncrawl")
+    books = {"repeats": Ledger()}
     web, judge = _web(recipe, unit.source)
 
     def pages() -> Iterator[Document | None]:
@@ -148,13 +149,14 @@ def refine(recipe: Recipe, unit: Unit) -> None:
             seen = Seen(taken, np.zeros(len(taken), np.int64),
                         np.ones(len(taken), bool))
             yield (web.drop_repeated_spans(
-                page, 1, seen, judge.sentences, books[0])
+                page, 1, seen, judge.sentences, books["repeats"])
                 if unit.source == "c4" else
-                web.drop_repeated_lines(page, seen, books[0]))
+                web.drop_repeated_lines(page, seen, books["repeats"]))
 
     left: Iterable[Document] = filter(None, pages())
     if unit.source == "commoncrawl":
-        left = _finished(recipe, unit.source, left, books[1])
+        for name, one in judge.each().items():
+            left = _finished(web, one, left, books.setdefault(name, Ledger()))
     _scatter_keys(recipe, unit, stores.storing(
         _path(recipe, "refine", unit), left))
     results.close(recipe, "refine", unit, books)
@@ -207,7 +209,7 @@ def write(recipe: Recipe, unit: Unit) -> None:
         return
     drops = dict(stores.lines(recipe.work / "drops" / unit.name))
     tokenizer, ledger = Tokenizer(recipe.tokenizer), Ledger()
-    counts = {split: Counter[str]() for split in results.SPLITS}
+    counts = {name: Counter[str]() for name in (*results.SPLITS, "buckets")}
 
     def staying() -> Iterator[Document]:
         step = "refine" if unit.source in WEB else "read"
@@ -232,7 +234,9 @@ def write(recipe: Recipe, unit: Unit) -> None:
             counts[results.SPLITS[held]].update(
                 tokens=len(ids), documents=1,
                 bytes=len(document.text.encode()))
-    results.close(recipe, "write", unit, [ledger], counts)
+            if found := document.metadata.get("bucket"):
+                counts["buckets"][found] += 1
+    results.close(recipe, "write", unit, {"duplicates": ledger}, counts)
 
 
 def index(recipe: Recipe, _: int) -> None:
@@ -290,13 +294,15 @@ def _path(recipe: Recipe, step: str, unit: Unit) -> Path:
 
 def _web(recipe: Recipe, source: str) -> tuple[ModuleType, Any]:
     """The module that cleans pages of a source, and what it judges by."""
-    return _judges(source, recipe.language_model, recipe.bad_words,
-                   recipe.perplexity_model, recipe.reference_model)
+    return _judges(
+        source, recipe.language_model, recipe.bad_words,
+        recipe.perplexity_model, recipe.reference_model, recipe.buckets)
 
 
 @functools.lru_cache(2)
 def _judges(source: str, language: Path | None, bad_words: Path | None,
-            arpa: Path | None, cited: Path | None) -> tuple[ModuleType, Any]:
+            arpa: Path | None, cited: Path | None, buckets: tuple[str, ...]
+            ) -> tuple[ModuleType, Any]:
     """`_web`, loaded once a process."""
     from minillama.data import c4, ccnet
     from minillama.data.arpa import PagePerplexity
@@ -307,9 +313,11 @@ def _judges(source: str, language: Path | None, bad_words: Path | None,
     if source == "c4":
         return c4, c4.Rules(c4.sentence_splitter(), judge,
                             bad_words and c4.bad_words(bad_words))
+    limits = arpa and json.loads(arpa.with_suffix(".json").read_bytes())
     return ccnet, ccnet.Models(
         judge, arpa and PagePerplexity(arpa.with_suffix(".model"), arpa),
-        cited and CitedPages.load(cited))
+        cited and CitedPages.load(cited), keep_buckets=buckets,
+        **(limits or {}))
 
 
 def _hashes(recipe: Recipe, page: Document) -> Iterator[str]:
@@ -320,8 +328,7 @@ def _hashes(recipe: Recipe, page: Document) -> Iterator[str]:
     return (f"{part:016x}" for part in set(hashes.tolist()))
 
 
-def _finished(recipe: Recipe, source: str, pages: Iterable[Document],
+def _finished(web: ModuleType, judge: Any, pages: Iterable[Document],
               ledger: Ledger) -> Iterator[Document]:
     """What the judges of web pages leave."""
-    web, judge = _web(recipe, source)
     yield from filter(None, (web.finish(p, judge, ledger) for p in pages))

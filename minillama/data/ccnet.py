@@ -25,7 +25,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt64
@@ -136,6 +136,12 @@ class Models:
     """The 60th percentile."""
     keep_buckets: tuple[str, ...] = ("head", "middle")
     """RedPajama's choice; LLaMA's is not published."""
+
+    def each(self) -> dict[str, Models]:
+        """The judges that are asked, by name, each one alone."""
+        names = ("language", "perplexity", "reference")
+        return {name: replace(self, **dict.fromkeys(
+            {*names} - {name})) for name in names if getattr(self, name)}
 
 
 def cuts(perplexities: Sequence[float]) -> tuple[float, float]:

@@ -127,28 +127,6 @@ class KneserNey:
                 total + np.where(context >= 0, below, 0.0))
         return total[place > 0]
 
-    def next_log_probs(
-        self, context: Sequence[int]
-    ) -> Float64[np.ndarray, "V"]:
-        """ln p(w | context) of every token w of the vocabulary.
-
-        Chapter: notebooks/09_model.ipynb
-        """
-        total = self.orders[0].log_prob.copy()
-        for n, order in enumerate(self.orders[1:], start=2):
-            if len(context) < n - 1:
-                break
-            number = self._lookup(context[len(context) - n + 1:])
-            if number < 0:
-                break
-            total += self.orders[n - 2].log_backoff[number]
-            low, high = np.searchsorted(
-                order.keys, [number * self.vocab_size,
-                             (number + 1) * self.vocab_size])
-            seen = order.keys[low:high] % self.vocab_size
-            total[seen] = order.log_prob[low:high]
-        return total
-
     def bits_per_byte(
         self, sequences: Iterable[Sequence[int]], n_bytes: int
     ) -> float:
@@ -168,14 +146,6 @@ class KneserNey:
             number, token = np.divmod(order.keys[number], self.vocab_size)
             columns.append(token)
         return np.stack(columns[::-1], axis=1)
-
-    def _lookup(self, tokens: Sequence[int]) -> int:
-        """The number of one n-gram in its order, or -1."""
-        gram = np.array(tokens, dtype=np.int64)
-        number = gram[:1]
-        for n, order in enumerate(self.orders[1:len(gram)], start=1):
-            number = self._find(order, number, gram[n:n + 1])
-        return int(number[0])
 
     def _find(
         self,

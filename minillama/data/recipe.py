@@ -18,7 +18,7 @@ from minillama.files import fingerprint
 SOURCES = (*TABLE_1, "own")
 """What a build can read: the paper's seven, and the reader's."""
 
-_VERSION = 1
+_VERSION = 2
 # Input bytes whose hashes one task sorts in memory, and the most parts.
 _PART_BYTES, _MOST_PARTS = 2**24, 4096
 _RULES = {
@@ -65,10 +65,13 @@ class Recipe:
     language_model: Path | None = None
     """`lid.176.ftz`; without it no page is dropped for its language."""
     perplexity_model: Path | None = None
-    """CCNet's n-gram model as an ARPA file, with its SentencePiece model
-    beside it (lm.arpa, lm.model); without it no page is badly written."""
+    """CCNet's n-gram model as an ARPA file, with its SentencePiece model and
+    its cuts beside it (lm.arpa, lm.model, lm.json: what `data judges`
+    writes); without it no page is badly written."""
     reference_model: Path | None = None
     """The classifier of pages that Wikipedia cites; without it all stay."""
+    buckets: tuple[str, ...] = ("head", "middle")
+    """Which perplexities stay: LLaMA's choice is not published."""
     bad_words: Path | None = None
     """C4's list, one a line; without it no page is dropped for a word."""
     overlap: float = 0.9
@@ -87,7 +90,29 @@ class Recipe:
             raise ValueError(
                 f"overlap={self.overlap} must be above 0 and at most 1; the "
                 "paper's is 0.9")
+        if not {*self.buckets} <= {"head", "middle", "tail"}:
+            raise ValueError(f"buckets={' '.join(self.buckets)!r}: they are "
+                             "head, middle and tail")
         percentages(list(self.sources), self.weights)
+
+    @functools.cached_property
+    def models(self) -> dict[str, Path]:
+        """All files that the rules rest on, by rule.
+
+        Raises:
+            ValueError: if one is missing.
+        """
+        files = {rule: Path(getattr(self, rule)) for rule in _RULES
+                 if getattr(self, rule)}
+        if model := files.get("perplexity_model"):
+            files |= {f"perplexity_model, {end}": model.with_suffix(end)
+                      for end in (".model", ".json")}
+        for rule, path in files.items():
+            if not path.is_file():
+                raise ValueError(
+                    f"{rule}={str(path)!r} is not a file; `minillama data "
+                    "judges` and `data fetch language-model` make them")
+        return files
 
     @functools.cached_property
     def units(self) -> tuple[Unit, ...]:
@@ -111,12 +136,11 @@ class Recipe:
     @functools.cached_property
     def key(self) -> str:
         """Changes whenever the output might."""
-        models = [self.tokenizer, *(getattr(self, rule) for rule in _RULES)]
-        facts = [_VERSION, self.overlap, self.near, sorted(
+        facts = [_VERSION, self.overlap, self.near, self.buckets, sorted(
             self.weights.items()), *((unit.name, unit.path, _state(unit.path))
                                      for unit in self.units)]
-        facts += [path and (fingerprint(path) if Path(path).is_file()
-                            else _state(path)) for path in models]
+        models = {"tokenizer": Path(self.tokenizer), **self.models}
+        facts += [(name, fingerprint(path)) for name, path in models.items()]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     @functools.cached_property

@@ -47,7 +47,7 @@ def done(recipe: Recipe, step: str, unit: Unit) -> bool:
     return _books_path(recipe, step, unit).is_file()
 
 
-def close(recipe: Recipe, step: str, unit: Unit, ledgers: list[Ledger],
+def close(recipe: Recipe, step: str, unit: Unit, ledgers: dict[str, Ledger],
           counts: dict[str, dict[str, int]] | None = None) -> None:
     """Write the books of a unit's step: now it is through with it.
 
@@ -55,32 +55,38 @@ def close(recipe: Recipe, step: str, unit: Unit, ledgers: list[Ledger],
         recipe: of the build.
         step: its name.
         unit: what was worked on.
-        ledgers: one after the other: what one keeps, the next one sees.
+        ledgers: by name, in their order: what one keeps the next one sees.
         counts: tokens, bytes and documents by split, of the last step.
     """
     replace_bytes(_books_path(recipe, step, unit), json.dumps({
-        "ledgers": [vars(ledger) for ledger in ledgers],
+        "ledgers": {name: vars(of) for name, of in ledgers.items()},
         "counts": counts}).encode())
 
 
 def _books_of(recipe: Recipe, source: str) -> dict[str, Any]:
     """All ledgers of a source as one account, and what was written."""
-    seen = kept = 0
     zero = Counter[str](tokens=0, bytes=0, documents=0)
-    count = {"dropped": Counter[str](), "lines": Counter[str](),
-             **{split: zero.copy() for split in SPLITS}}
+    count = {name: Counter[str]() for name in ("dropped", "lines", "buckets")}
+    count |= {split: zero.copy() for split in SPLITS}
+    steps: dict[str, Counter[str]] = {}
     for unit in (unit for unit in recipe.units if unit.source == source):
         books = [json.loads(_books_path(recipe, step, unit).read_bytes())
                  for step in _STEPS if done(recipe, step, unit)]
-        chain = [ledger for book in books for ledger in book["ledgers"]]
-        seen += chain[0]["kept"] + sum(chain[0]["dropped"].values())
-        kept += chain[-1]["kept"]
-        for entry in (*chain, books[-1]["counts"]):
+        chain = {name: ledger for book in books
+                 for name, ledger in book["ledgers"].items()}
+        for name, ledger in chain.items():
+            steps.setdefault(name, Counter()).update({
+                "in": ledger["kept"] + sum(ledger["dropped"].values()),
+                "kept": ledger["kept"]})
+        for entry in (*chain.values(), books[-1]["counts"]):
             for name in count.keys() & entry.keys():
                 count[name].update(entry[name])
+    each = [*steps.values()]
+    seen, kept = each[0]["in"], each[-1]["kept"]
     assert seen == kept + count["dropped"].total(), source
     return {"in": seen, "kept": kept, **{
-        name: dict(sorted(those.items())) for name, those in count.items()}}
+        name: dict(sorted(those.items())) for name, those in count.items()},
+        "steps": {name: dict(step) for name, step in steps.items()}}
 
 
 def index(recipe: Recipe) -> None:
@@ -168,8 +174,11 @@ def table(stats: dict[str, Any]) -> str:
         run, have = book["run"], book["train"]["tokens"]
         rows.append(f"{name:<14}{book['in']:>9,}{book['kept']:>9,}{have:>13,}"
                     f"{run['percent']:>9.2f}{run['epochs']:>8.2f}")
+        notes += [f"{name}: {step['kept']:,} of {step['in']:,} left by {by}"
+                  for by, step in book["steps"].items()]
         notes += [f"{name}: {count:,} {what}: {reason}"
-                  for what, kind in (("dropped", "dropped"), ("cut", "lines"))
+                  for what, kind in (("dropped", "dropped"), ("cut", "lines"),
+                                     ("kept", "buckets"))
                   for reason, count in book[kind].items()]
         if run["epochs"] > 1:
             notes.append(f"{name} runs out and starts epoch "
