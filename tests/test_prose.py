@@ -175,7 +175,7 @@ def commands() -> Iterator[list[str]]:
 
 def test_flags_on_the_pages_exist(capsys: pytest.CaptureFixture) -> None:
     known = set()
-    actions = {"data": ("build", "stats", "fetch", "prepare"),
+    actions = {"data": ("build", "judges", "stats", "fetch", "prepare"),
                "tokenizer": ("train", "encode")}
     asked = [[verb, action] for verb in cli.VERBS
              for action in actions.get(verb, (verb,))]
