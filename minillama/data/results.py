@@ -175,7 +175,8 @@ def table(stats: dict[str, Any]) -> str:
         rows.append(f"{name:<14}{book['in']:>9,}{book['kept']:>9,}{have:>13,}"
                     f"{run['percent']:>9.2f}{run['epochs']:>8.2f}")
         notes += [f"{name}: {step['kept']:,} of {step['in']:,} left by {by}"
-                  for by, step in book["steps"].items()]
+                  for by, step in book["steps"].items()
+                  if len(book["steps"]) > 2]  # else the reasons say it all
         notes += [f"{name}: {count:,} {what}: {reason}"
                   for what, kind in (("dropped", "dropped"), ("cut", "lines"),
                                      ("kept", "buckets"))
