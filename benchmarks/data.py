@@ -8,8 +8,11 @@ its own, so the comparison is in its favour; it hashes with SHA-1, since its
 other hash fails with xxhash 4.
 
     python -m benchmarks.data --source wikipedia=DIR --source books=DIR
-    python -m benchmarks.data --scaling   # 1 and 2 workers, on a quiet machine
-    python -m benchmarks.data --memory 1000 --source wikipedia=FILE
+    python -m benchmarks.data --build 20 120   # MB, on a quiet machine
+
+A build of the plays, repeated with changes, is timed with one worker and with
+two. Memory is that of the largest process with one worker, which does all the
+work itself; each of several workers runs the same code.
 """
 
 from __future__ import annotations
@@ -107,6 +110,20 @@ def built(sources: list[str], workers: int) -> dict[str, float]:
     return {"seconds": seconds, "peak_megabytes": int(done.stdout) / 1024}
 
 
+def builds(sizes: list[int]) -> dict[str, dict[str, float | None]]:
+    """A row for each size: both builds of the same files."""
+    rows = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            many_plays(Path(folder), size, 4)
+            one, two = (built([f"own={folder}"], n) for n in (1, 2))
+        rows[f"{size} MB"] = {
+            "one_worker": one["seconds"], "two_workers": two["seconds"],
+            "speed_up": one["seconds"] / two["seconds"],
+            "peak_megabytes": one["peak_megabytes"]}
+    return rows
+
+
 def many_plays(folder: Path, megabytes: int, files: int) -> None:
     """The plays again and again, each time with other words in between."""
     text = text_of_plays()
@@ -135,28 +152,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", action="append", default=[],
                         metavar="NAME=PATH")
-    parser.add_argument("--scaling", action="store_true")
-    parser.add_argument("--memory", type=int, metavar="MB")
+    parser.add_argument("--build", type=int, nargs="*", metavar="MB")
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--out", type=Path, default=harness.RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     run: dict[str, Any] = {"settings": {
-        "turns": args.turns, "scaling": args.scaling, "memory": args.memory}}
-    if args.scaling or args.memory:
-        with tempfile.TemporaryDirectory() as folder:
-            many_plays(Path(folder), args.memory or 40, 4)
-            for workers in (1, 2) if args.scaling else (1,):
-                run[f"build_{workers}"] = built([f"own={folder}"], workers)
+        "turns": args.turns, "build": args.build}}
+    if args.build:
+        run["builds"] = builds(args.build)
     else:
         run["dedup"] = deduplication(args.turns)
         run["sources"] = {
             name: reading(name, Path(path)) for name, path in (
                 word.split("=", 1) for word in args.source)}
     path, summary = harness.store(
-        "data", run, summarise, torch.device("cpu"), args.out)
-    print(json.dumps({**summary, **{
-        k: v for k, v in run.items() if k.startswith("build")}}, indent=1))
+        "build" if args.build else "data", run,
+        (lambda runs: runs[-1]["builds"]) if args.build else summarise,
+        torch.device("cpu"), args.out)
+    print(json.dumps(summary, indent=1))
     print(path)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import generation, harness, training
+from benchmarks import generation, harness, sentences, training
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import Transformer
 from minillama.weights import hf, ladder
@@ -256,3 +256,15 @@ def test_a_token_reads_all_but_the_embedding() -> None:
 MODEL_FOR_TEXT = ModelConfig(
     dim=32, n_layers=2, n_heads=2, multiple_of=8, vocab_size=400,
     max_seq_len=64)
+
+
+def test_ends_of_sentences_are_counted_without_spaces() -> None:
+    """One side cuts after an abbreviation, the other does not."""
+    whole = {"Mr. A came. He left.": ["Mr. A came.", "He left."],
+             "One. Two.": ["One.", "Two."], "One. Two. Three.": [
+                 "One.", "Two.", "Three."]}
+    cut = {**whole, "Mr. A came. He left.": ["Mr.", "A came.", "He  left."]}
+    found = sentences.compare([*whole], whole.get, cut.get)
+    assert found == {
+        "lines": 3, "punkt": 7, "nupunkt": 8, "agreement": 14 / 15,
+        "lines_that_differ": 1 / 3, "judged_otherwise": 1 / 3}
