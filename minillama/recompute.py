@@ -19,6 +19,7 @@ Chapter: notebooks/12_efficiency.ipynb
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, get_args
 
 import torch
@@ -26,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import (
-    checkpoint, create_selective_checkpoint_contexts)
+    CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts)
 
 from minillama import rope
 from minillama.attention import attend
@@ -44,6 +45,8 @@ ATTENTION = [
     ATEN._scaled_dot_product_efficient_attention.default,
     ATEN._scaled_dot_product_cudnn_attention.default]
 """What fused attention becomes, by device and kernel."""
+SCATTER = torch.ops._c10d_functional.reduce_scatter_tensor.default
+"""What adds a dealt-out stream up."""
 
 
 def apply(model: nn.Module, mode: str) -> nn.Module:
@@ -90,11 +93,36 @@ def _forward(
     if mode == "by_hand":
         return block_by_hand(layer, x, tables)
     kept = {"selective": LINEAR + ATTENTION, "linear": LINEAR, "full": []}
+    # A stream dealt out by positions (minillama.parallel) knows its mesh.
+    choose = _kept_of_dealt if hasattr(x, "device_mesh") else list
     # Nothing in the model is random, so no random state has to be restored.
     return checkpoint(
         plain, x, tables, use_reentrant=False, preserve_rng_state=False,
         context_fn=functools.partial(
-            create_selective_checkpoint_contexts, kept[mode]))
+            create_selective_checkpoint_contexts, choose(kept[mode])))
+
+
+def _kept_of_dealt(kept: list[Any]) -> Callable[..., CheckpointPolicy]:
+    """What is kept where the stream is dealt out by positions.
+
+    The products of wo and w_down are sums not yet added up, as long as the
+    whole stream on every process. Kept is what the reduce-scatter made of
+    them: a part of the stream, and no message has to be sent again.
+    """
+    seen = {False: 0, True: 0}
+
+    def policy(
+        context: Any, operation: Any, *args: Any, **kwargs: Any
+    ) -> CheckpointPolicy:
+        keep = operation in kept or (kept and operation == SCATTER)
+        if operation in LINEAR:
+            seen[context.is_recompute] += 1
+            # q, k, v, wo, gate, up, down
+            keep = keep and seen[context.is_recompute] not in (4, 7)
+        return (CheckpointPolicy.MUST_SAVE if keep
+                else CheckpointPolicy.PREFER_RECOMPUTE)
+
+    return policy
 
 
 def kept_bytes(

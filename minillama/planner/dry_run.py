@@ -88,6 +88,24 @@ class DryRun:
     """Messages, by kind and axis."""
 
 
+class Paper(FakeTensorMode):
+    """Tensors with a shape and no numbers.
+
+    DTensor enters it again wherever it tries an operation on whole tensors,
+    to learn the shape of a result. No step of ours does that.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> FakeTensorMode:
+        self.depth += 1
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.depth -= 1
+        super().__exit__(*error)
+
+
 class Ledger(TorchDispatchMode):
     """Counts bytes alive and bytes sent, operation by operation.
 
@@ -95,12 +113,14 @@ class Ledger(TorchDispatchMode):
 
     Args:
         mesh: of `parallel.mesh_of`; tells along which axis a message goes.
+        paper: the mode around, if tensors are on paper.
 
     Chapter: notebooks/13_scaling.ipynb
     """
 
-    def __init__(self, mesh: DeviceMesh) -> None:
+    def __init__(self, mesh: DeviceMesh, paper: Paper | None = None) -> None:
         super().__init__()
+        self.paper = paper
         self.now = self.peak = 0
         # By members: an equal mesh made earlier has groups of other names.
         self.axes = {_members(mesh.get_group(axis).group_name): axis
@@ -136,7 +156,11 @@ class Ledger(TorchDispatchMode):
             return NotImplemented  # its local tensors come by later
         if "c10d" in func.namespace:
             self.write(func, args)
+        if self.paper and func.overloadpacket.__name__ == "wait_tensor":
+            return args[0]  # in place, which only real messages know
         result = func(*args, **(kwargs or {}))
+        if self.paper and self.paper.depth > 1:
+            return result
         for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, Tensor):
                 self.hold(tensor.untyped_storage())
@@ -236,8 +260,8 @@ def dry_run(
             model = Transformer(config)
         total = sum(p.numel() for p in model.parameters())
         parallel.apply(model, mesh, layout, dtype=dtype)
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        ledger = stack.enter_context(Ledger(mesh))
+        paper = stack.enter_context(Paper(allow_non_fake_inputs=True))
+        ledger = stack.enter_context(Ledger(mesh, paper))
         model.to_empty(device="cpu")
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1))
         sharded.tensors(model, optimizer)  # makes its moments
