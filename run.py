@@ -101,6 +101,7 @@ def run_chapters() -> None:
              "--nbval-current-env", "-q", "-n",
              str(min(2, os.cpu_count() or 1)), "--dist", "loadfile",
              "--durations=10", ".", cwd=folder, OMP_NUM_THREADS="1",
+             OMP_WAIT_POLICY="PASSIVE",
              PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
 
