@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 
 from minillama.cli import main, parse
 from minillama.planner import carbon, page
+from tools.shell import ROOT
 
 SMALL = ["plan", "--preset", "15M", "--gpus", "2", "--gpu", "t4-16gb"]
 
@@ -155,3 +157,42 @@ def test_writing_13b_on_one_v100(capsys):
 ])
 def test_bad_input_ends_in_one_line(capfd, argv, message):
     assert re.search(message, refused(capfd, "plan", *argv))
+
+
+RECIPES = (ROOT / "book" / "recipes.md").read_text(encoding="utf-8")
+ROWS = re.findall(
+    r"^\| ([\d.]+[MB]) \| ([\d,]+) [^|]*\| (\d+) x (\d+) x (\d+) \| (\d+) "
+    r"\| (\w+) \| ([\d.]+) \|([^|]*)\|([^|]*)\|", RECIPES, re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_the_recipes_are_what_the_planner_says(capsys, row):
+    preset, gpus, copies, shards, parts, batch, recompute, gib, days, hours = (
+        word.replace(",", "").strip() for word in row)
+    found = told(
+        capsys, "plan", "--preset", preset, "--gpus", gpus, "--gpu",
+        "t4-16gb" if preset == "15M" else "a100-80gb", "--dp-replicate",
+        copies, "--dp-shard", shards, "--tensor-parallel", parts,
+        "--micro-batch-size", batch, "--recompute", recompute)
+    assert found["fits"]
+    assert f"{found['best']['gib']['total']:.1f}" == gib
+    if hours:
+        assert abs(found["cost"]["gpu_hours"] - float(hours)) < 1
+        assert f"{found['cost']['days']:.3g}" == f"{float(days):.3g}"
+
+
+def test_the_launch_lines_of_the_recipes_are_those_of_the_table():
+    lines = re.findall(r"^    (torchrun(?:.*\\\n)*.*)", RECIPES, re.MULTILINE)
+    starts = [shlex.split(line.replace("\\\n", " ")) for line in lines]
+    assert len(ROWS) == 6 and len(starts) == 5
+    for row, words in zip(ROWS[1:], starts):
+        at = words.index("minillama")
+        run = parse(words[at + 1:])
+        flags = dict(zip(words[:at], words[1:at]))
+        processes = int(flags["--nproc-per-node"]) * int(
+            flags.get("--nnodes", 1))
+        assert str(processes) == row[1].replace(",", "")
+        assert [str(x) for x in (
+            run.dp_shard, run.tensor_parallel,
+            run.micro_batch_size, run.recompute)] == [
+                row[3], row[4], row[5], row[6]], row[0]
