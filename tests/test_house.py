@@ -45,7 +45,7 @@ FLOORS = [
     {"runs", "chat"},
     {"parallel"},
     {"train"},
-    {"finetune", "evals", "planner", "ablations", "engines"},
+    {"finetune", "evals", "planner", "ablations", "engines", "cluster"},
     {"instructions"},
     {"cli"},
     {"__main__"},
