@@ -53,7 +53,7 @@ def test_steps() -> list[Step]:
     """Everything that `.ci/run` checks, in the order of the README."""
     return [
         *environment.steps(Step, environment.TESTING),
-        Step("run the unit tests", "12 minutes", unit_tests),
+        Step("run the unit tests", "16 minutes", unit_tests),
         Step("install the built wheel, alone, and run every chapter there",
              "15 minutes; 3 MB of text and a model the first time",
              run_chapters),

@@ -11,7 +11,6 @@ missing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.seeds import parser
 from minillama import ablations
 from minillama.data import corpus, fetch, pages
 from minillama.files import replace_bytes
@@ -82,10 +82,7 @@ def experiments(out: Path, data: dict[str, Path], seeds: int,
 
 def main() -> None:
     """Read the command line, run, print the summary."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    args = parser.parse_args()
+    args = parser(__doc__, OUT, SEEDS).parse_args()
     torch.set_num_threads(1)
     results = experiments(args.out, folders(), args.seeds)
     print(json.dumps(results["summary"], indent=1))

@@ -10,7 +10,6 @@ goes on with what is missing. About a quarter of an hour on one core.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import platform
@@ -23,9 +22,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.seeds import parser, save_by_line
 from minillama import ablations
 from minillama.data.corpus import prepare
-from minillama.files import replace_bytes
 
 OUT = (Path(__file__).resolve().parent.parent
        / "minillama" / "samples" / "experiments.json")
@@ -51,17 +50,6 @@ def load(out: Path) -> dict[str, Any]:
     if out.is_file():
         return json.loads(out.read_text(encoding="utf-8"))
     return {"settings": {}, "runs": []}
-
-
-def save(out: Path, results: dict[str, Any]) -> None:
-    """Write the file whole or not at all; one line an arm and a run."""
-    head = {k: v for k, v in results.items() if k not in ("settings", "runs")}
-    arms = ",\n".join(f"  {json.dumps(arm)}: {json.dumps(values)}"
-                      for arm, values in results["settings"].items())
-    runs = ",\n".join("  " + json.dumps(run) for run in results["runs"])
-    text = json.dumps(head, indent=1)[:-2] + (
-        f',\n "settings": {{\n{arms}\n }},\n "runs": [\n{runs}\n ]\n}}\n')
-    replace_bytes(out, text.encode())
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -137,20 +125,18 @@ def experiments(
         run = ablations.run(arm, seed, data, **changes)
         results["runs"].append(record(run))
         results["summary"] = summarise(results["runs"])
-        save(out, results)
+        save_by_line(out, results, ["settings", "runs"])
     return results
 
 
 def main() -> None:
     """Read the command line, run, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--arms", nargs="+", default=list(ablations.ARMS),
-                        choices=list(ablations.ARMS))
-    parser.add_argument("--steps", type=int,
-                        help="shorter runs, to try the script")
-    args = parser.parse_args()
+    asked = parser(__doc__, OUT, SEEDS)
+    asked.add_argument("--arms", nargs="+", default=list(ablations.ARMS),
+                       choices=list(ablations.ARMS))
+    asked.add_argument("--steps", type=int,
+                       help="shorter runs, to try the script")
+    args = asked.parse_args()
     torch.set_num_threads(1)
     data = prepare(None, ablations.SHAPE.vocab_size)
     changes = {} if args.steps is None else {

@@ -12,7 +12,6 @@ a seed on one core.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import platform
@@ -27,13 +26,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from benchmarks.seeds import parser, save_by_line
 from minillama import ablations, instructions, samples
 from minillama.config import TrainConfig
 from minillama.data.corpus import prepare
 from minillama.evals.evaluate import evaluate, summarise
 from minillama.evals.scorers import LlamaScorer
 from minillama.evals.tasks import TASKS
-from minillama.files import replace_bytes
 from minillama.finetune import finetune, prompt_of
 
 OUT = (Path(__file__).resolve().parent.parent
@@ -133,14 +132,6 @@ def summary_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def save(out: Path, results: dict[str, Any]) -> None:
-    """Write the file whole or not at all; one line a seed."""
-    head = {k: v for k, v in results.items() if k != "runs"}
-    runs = ",\n".join("  " + json.dumps(run) for run in results["runs"])
-    replace_bytes(out, (json.dumps(head, indent=1)[:-2]
-                        + f',\n "runs": [\n{runs}\n ]\n}}\n').encode())
-
-
 def tuning(
     out: Path, data: Path, seeds: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
@@ -164,16 +155,13 @@ def tuning(
             "versions": {"python": platform.python_version(),
                          "torch": torch.__version__},
             "summary": summary_of(results["runs"])}
-        save(out, results)
+        save_by_line(out, results, ["runs"])
     return results
 
 
 def main() -> None:
     """Run what is missing and print the means."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    args = parser.parse_args()
+    args = parser(__doc__, OUT, SEEDS).parse_args()
     torch.set_num_threads(1)  # another number adds up in another order
     data = prepare(None, 512, tokenizer=samples.load_mini()[1])
     results = tuning(args.out, data, args.seeds, SETTINGS)

@@ -75,9 +75,7 @@ def check(
                          "or 8 processes, which divide heads and vocabulary")
     flags = [*flags, "--steps", str(steps), "--dtype", "fp32", "--eval-every",
              "0", "--checkpoint-every", str(max(1, steps // 8))]
-    alone = subprocess.run(
-        _command(None, out / "alone", flags), text=True, encoding="utf-8",
-        capture_output=True, check=False)
+    alone = _train(None, out / "alone", flags)
     if alone.returncode:
         raise ValueError("one process alone cannot train: "
                          + (alone.stderr.strip() or "?").splitlines()[-1])
@@ -108,6 +106,14 @@ def _command(
             "--nproc-per-node", str(layout.world_size), *words]
 
 
+def _train(
+    layout: Layout | None, out: Path, flags: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
+    """Type it, and wait for the end."""
+    return subprocess.run(_command(layout, out, flags), text=True,
+                          encoding="utf-8", capture_output=True, check=False)
+
+
 def _steps(out: Path) -> int:
     """Steps in the log so far."""
     path = out / "metrics.jsonl"
@@ -120,8 +126,7 @@ def _run(
     """One run to its end, held against one process."""
     what = (f"{layout.dp_replicate} copies x {layout.dp_shard} shards x "
             f"{layout.tensor_parallel} parts")
-    done = subprocess.run(_command(layout, out, flags), text=True,
-                          encoding="utf-8", capture_output=True, check=False)
+    done = _train(layout, out, flags)
     if done.returncode:
         ours = [line for line in done.stderr.splitlines()
                 if line.startswith("minillama: ")] or ["it failed"]

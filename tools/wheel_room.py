@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 from minillama import show
 
 # Besides what the wheel asks for: what Colab has, and what runs nbval.
-VISITORS = ("matplotlib", "ipykernel", "nbval", "pytest", "pytest-xdist",
-            "pip", "setuptools", "ipyparallel")
+VISITORS = ("matplotlib", "ipykernel", "ipywidgets", "nbval", "pytest",
+            "pytest-xdist", "pip", "setuptools", "ipyparallel")
 
 DOOR = '''"""Let in what the wheel asks for; made by tools/wheel_room.py."""
 

@@ -65,14 +65,13 @@ def train(
 
     Chapter: notebooks/01_web_data.ipynb
     """
-    articles = [page.text for page in _sample(
-        wikipedia, wikipedia_dump, sample)]
+    [found] = _samples(wikipedia, wikipedia_dump, sample, bool)
+    articles = [page.text for page in found]
     keys = np.unique(np.fromiter(
         (_number(key) for dump in wikipedia.inputs(wikipedia_dump)
          for key in references.cited_addresses(dump)), np.uint64))
-    cited, pages = (_cleaned(_sample(
-        commoncrawl, crawl, sample, wanted), language_model)
-        for wanted in (lambda page: _cites(keys, page), lambda page: True))
+    cited, pages = (_cleaned(found, language_model) for found in _samples(
+        commoncrawl, crawl, sample, lambda page: _cites(keys, page), bool))
     others = [page.text for page in pages if not _cites(keys, page)]
     if min(len(articles), len(others)) < _HELD_OUT * 2:
         raise ValueError(
@@ -126,16 +125,26 @@ def language(
     return arpa.PagePerplexity(out / "lm.model", out / "lm.arpa")
 
 
-def _sample(
+def _samples(
     source: ModuleType, path: Path, count: int,
-    wanted: Callable[[Document], bool] = bool,
-) -> list[Document]:
-    """Those with the smallest hashes of their ids: random, yet the same."""
-    return heapq.nsmallest(
-        count, (document for file in source.inputs(path)
-                for document in source.read(file, Ledger())
-                if wanted(document)),
-        lambda document: dedup.text_key(document.id))
+    *groups: Callable[[Document], bool],
+) -> list[list[Document]]:
+    """Of each group those with the smallest hashes of their ids.
+
+    Random, yet always the same; all groups out of one reading.
+    """
+    heaps: list[list[tuple[int, int, Document]]] = [[] for _ in groups]
+    for number, document in enumerate(
+            document for file in source.inputs(path)
+            for document in source.read(file, Ledger())):
+        entry = -int(dedup.text_key(document.id), 16), -number, document
+        for heap, wanted in zip(heaps, groups):
+            if wanted(document):
+                heapq.heappush(heap, entry)
+                if len(heap) > count:
+                    heapq.heappop(heap)
+    return [[document for *_, document in sorted(heap, reverse=True)]
+            for heap in heaps]
 
 
 def _cleaned(
