@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from minillama.kernels import (
-    attend_xformers, fastest, takes_shared_heads)
+from minillama.kernels import attend_xformers, takes_shared_heads
 
 Backend = Literal["auto", "eager", "tiled", "sdpa", "xformers"]
 
@@ -42,8 +41,7 @@ def attend(
         backend: `eager` writes the formula out and stores the T x S matrix;
             `tiled` never stores it (`minillama/tiled.py`); `sdpa` calls
             PyTorch's fused kernel; `xformers` the operator of the paper, an
-            optional package for NVIDIA GPUs; `auto` takes the fastest of what
-            torch alone offers (`kernels.fastest`).
+            optional package for NVIDIA GPUs; `auto` is `sdpa`.
 
     Returns:
         (B, H, T, K) in the dtype of q.
@@ -65,7 +63,7 @@ def attend(
             f"{q.shape[2]} queries but {k.shape[2]} keys: causal queries are "
             "the last of the key positions; pass at least as many keys")
     if backend == "auto":
-        backend = fastest(q, k)
+        backend = "sdpa"
     if groups < heads and not (backend == "sdpa" and takes_shared_heads(
             q, k, v, causal=causal)):
         k, v = (x.repeat_interleave(heads // groups, dim=1) for x in (k, v))

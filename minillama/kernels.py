@@ -12,26 +12,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend
-
-
-def fastest(
-    q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]
-) -> Literal["eager", "sdpa"]:
-    """The backend that `auto` stands for; it needs nothing but torch.
-
-    In 16 bits on a CPU the fused kernel multiplies no faster than in 32, and
-    as long as the B H T S scores fit the caches the written-out formula wins.
-    """
-    small = 1 < q.shape[2] and q.shape[:3].numel() * k.shape[2] <= 2**22
-    if q.device.type == "cpu" and q.dtype.itemsize == 2 and small:
-        return "eager"
-    return "sdpa"
 
 
 def takes_shared_heads(

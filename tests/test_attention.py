@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from minillama.attention import attend, causal_mask, fastest
+from minillama.attention import attend, causal_mask
 
 BACKENDS = ("eager", "tiled", "sdpa", "auto")
 SHAPES = {  # (B, H, G, T, S, K)
@@ -179,19 +179,3 @@ def test_bad_input_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"5 queries but 3 keys.*pass at"):
         attend(q, k, v)
     assert attend(q, k, v, causal=False).shape == q.shape
-
-
-@pytest.mark.parametrize("dtype, queries, keys, device, name", [
-    (torch.bfloat16, 2048, 2048, "cpu", "eager"),
-    (torch.float16, 8, 512, "cpu", "eager"),
-    (torch.bfloat16, 2048, 2049, "cpu", "sdpa"),
-    (torch.bfloat16, 1, 8, "cpu", "sdpa"),
-    (torch.float32, 8, 8, "cpu", "sdpa"),
-    (torch.bfloat16, 8, 8, "meta", "sdpa")])
-def test_auto_takes_the_formula_for_few_scores_in_16_bits(
-        dtype, queries, keys, device, name):
-    q = torch.zeros(1, 1, queries, 8, dtype=dtype, device=device)
-    k = torch.zeros(1, 1, keys, 8, dtype=dtype, device=device)
-    assert fastest(q, k) == name
-    chosen = attend(q, k, k, backend="auto")
-    assert chosen.shape == q.shape and chosen.dtype == dtype

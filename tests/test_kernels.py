@@ -121,8 +121,9 @@ def test_xformers_on_a_gpu_is_the_formula():
 @pytest.mark.parametrize(("backend", "name"), [
     ("eager", "softmax"), ("tiled", "TiledAttention"), ("sdpa", FUSED),
     ("auto", FUSED)])
-def test_what_ran_is_read_from_a_profile(backend, name):
-    q, k, v = draw()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_ran_is_read_from_a_profile(backend, name, dtype):
+    q, k, v = (x.to(dtype) for x in draw())
     q.requires_grad_()
     run = lambda: attend(q, k, v, backend=backend).sum().backward()  # noqa
     assert profiling.kernels(run) == [name]
