@@ -14,7 +14,7 @@ Chapter: notebooks/11_generation.ipynb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import chain
 
 import torch
 from jaxtyping import Float, Int
@@ -53,13 +53,14 @@ def normed(x: Float[Tensor, "B D"], norm: RMSNorm) -> Float[Tensor, "B D"]:
     return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
 
 
-class FastBlock:
+class FastBlock(nn.Module):
     """`model.Block` for one new position, on joined matrices.
 
     Chapter: notebooks/11_generation.ipynb
     """
 
     def __init__(self, block: Block, config: ModelConfig) -> None:
+        super().__init__()
         a, f = block.attention, block.feed_forward
         self.norms = block.attention_norm, block.ffn_norm
         self.heads, self.groups = config.n_heads, config.kv_heads
@@ -68,30 +69,28 @@ class FastBlock:
         self.w_gate_up = joined([f.w_gate, f.w_up])
         self.w_down = joined([f.w_down])
 
-    def write(
+    def forward(
         self,
         x: Float[Tensor, "B D"],
-        turn: Float[Tensor, "half two"],
-        position: int,
+        turns: Float[Tensor, "seen half two"],
         cache: LayerCache,
     ) -> Float[Tensor, "B D"]:
-        """What `Block.forward` does, for the token at `position`.
+        """What `Block.forward` does, for one new token a text.
 
         Args:
             x: one vector a text.
-            turn: cosine and sine of this position's angles.
-            position: how many are in the cache already.
+            turns: cosine and sine of the angles of all positions up to the
+                new one, whose number they tell.
             cache: keys and values; those of x are written into it.
         """
-        keys, values = cache
+        (keys, values), end = cache, len(turns)
         heads = (normed(x, self.norms[0]) @ self.w_qkv).view(
             len(x), -1, self.head_dim)  # (B, H + 2 G, K)
-        turned = _turn(heads[:, :self.heads + self.groups], turn)
-        keys[:, :, position] = turned[:, self.heads:]
-        values[:, :, position] = heads[:, -self.groups:]
-        seen = position + 1
-        out = attend(turned[:, :self.heads, None], keys[:, :, :seen],
-                     values[:, :, :seen]).view(x.shape)
+        turned = _turn(heads[:, :self.heads + self.groups], turns[-1])
+        keys.select(2, end - 1).copy_(turned[:, self.heads:])
+        values.select(2, end - 1).copy_(heads[:, -self.groups:])
+        out = attend(turned[:, :self.heads, None], keys[:, :, :end],
+                     values[:, :, :end]).view(x.shape)
         x = torch.addmm(x, out, self.wo)
         both = normed(x, self.norms[1]) @ self.w_gate_up
         gate, up = both.split(self.hidden, dim=-1)
@@ -120,7 +119,8 @@ class FastTransformer(Transformer):
 
     Args:
         model: in evaluation mode; its matrices are laid out anew in place.
-        compile: compile the step that writes one token, which takes about
+        compile: compile the step that writes one token: once, whatever the
+            lengths, for one text, and once more for several. It takes about
             half a minute and needs a C++ compiler on a CPU.
 
     Chapter: notebooks/11_generation.ipynb
@@ -131,16 +131,18 @@ class FastTransformer(Transformer):
         self.config, self.reader = model.config, model
         self.tok_embeddings, self.norm = model.tok_embeddings, model.norm
         self.layers = model.layers  # `empty_cache` asks them for their heads
-        self.blocks = [FastBlock(layer, model.config)
-                       for layer in model.layers]
+        self.blocks = nn.ModuleList(
+            FastBlock(layer, model.config) for layer in model.layers)
         output = model.output.weight
         # A tied matrix keeps the layout that looking tokens up wants.
         self.w_output = (output.data.T if model.config.tie_embeddings
                          else joined([model.output]))
         self.turns = torch.stack(model.rope_tables(
             0, model.config.max_seq_len, output), dim=-1)
-        self._write = torch.compile(
-            self._step, dynamic=True) if compile else self._step
+        self._write, self._varies = self._step, lambda *_: None
+        if compile:
+            self._write = torch.compile(self._step, fullgraph=True)
+            self._varies = torch._dynamo.mark_dynamic
         self.eval()
 
     def forward(
@@ -158,16 +160,25 @@ class FastTransformer(Transformer):
         if cache is None:
             raise ValueError("cache=None: FastTransformer writes with a cache "
                              "only; score texts with the model it is made of")
-        if tokens.shape[1] > 1 or start_pos >= self.config.max_seq_len:
+        end = start_pos + 1
+        # The first and the last place would be compiled as special cases.
+        if len(tokens[0]) > 1 or not 1 < end < cache[0][0].shape[2]:
+            for kept in chain(*cache):
+                self._varies(kept, 2)
             return self.reader(tokens, start_pos, cache)[:, -1:]
-        return self._write(tokens[:, 0], start_pos, cache)[:, None]
+        turns = self.turns[:end]
+        self._varies(turns, 0)
+        x = self.tok_embeddings(tokens[:, 0])
+        return self._write(x, turns, cache)[:, None]
 
     def _step(
-        self, tokens: Int[Tensor, "B"], position: int, cache: list[LayerCache]
+        self,
+        x: Float[Tensor, "B D"],
+        turns: Float[Tensor, "seen half two"],
+        cache: list[LayerCache],
     ) -> Float[Tensor, "B V"]:
-        """One token a text in, the logits of the next out."""
-        x, turn = self.tok_embeddings(tokens), self.turns[position]
+        """The vector of a token a text in, the logits of the next out."""
         for block, kept in zip(self.blocks, cache):
-            x = block.write(x, turn, position, kept)
+            x = block(x, turns, kept)
         logits = normed(x, self.norm) @ self.w_output
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
