@@ -8,23 +8,31 @@ its own, so the comparison is in its favour; it hashes with SHA-1, since its
 other hash fails with xxhash 4.
 
     python -m benchmarks.data --source wikipedia=DIR --source books=DIR
-    python -m benchmarks.data --build 20 120   # MB, on a quiet machine
+    python -m benchmarks.data --source books=DIR --build 100
+    python -m benchmarks.data --source books=DIR --memory 1000
 
-A build of the plays, repeated with changes, is timed with one worker and with
-two. Memory is that of the largest process with one worker, which does all the
-work itself; each of several workers runs the same code.
+`--build` and `--memory` take megabytes, and make so much raw input out of the
+samples, repeated with other words and other ids, in the format of the source.
+A build of eight files is timed with one worker and with two, step by step.
+Memory is that of the largest process with one worker, which does all the work
+itself, for a quarter of the size and for all of it, in one file where the
+format is a stream; each of several workers runs the same code.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +40,7 @@ import torch
 
 from benchmarks import harness
 from minillama.ablations import SHAPE
-from minillama.data import corpus, dedup, fetch
+from minillama.data import archives, corpus, dedup, fetch
 from minillama.data.document import Ledger
 from minillama.data.recipe import module
 
@@ -92,12 +100,68 @@ def reading(name: str, path: Path) -> dict[str, float]:
             "seconds": time.process_time() - start, "kept": ledger.kept}
 
 
-def built(sources: list[str], workers: int) -> dict[str, float]:
-    """Wall seconds and peak memory of the largest process of a build."""
+STREAMS = {"commoncrawl": "all.warc", "c4": "all.warc", "wikipedia": "all.xml",
+           "stackexchange": "Posts.xml", "github": "all.jsonl"}
+"""What is read as a stream becomes few files; a book or paper stays one."""
+
+
+def edited(data: bytes, copy: int) -> bytes:
+    """Raw bytes of the same length with another word for `the`, and ids that
+    no other copy has."""
+    word = bytes(97 + copy // 26**place % 26 for place in range(3))
+    data = data.replace(b" the ", b" %b " % word)
+    data = re.sub(rb"(urn:uuid:).{4}", rb"\g<1>%04x" % copy, data)
+    return re.sub(rb'\b((?:Parent)?Id=")(\d+)', lambda found: (
+        b"%b%d" % (found[1], int(found[2]) + copy * 10**8)), data)
+
+
+def samples(name: str, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Raw files of a source, unpacked; files of code as rows of an export."""
+    if name == "github":
+        for file in sorted(path.rglob("*.py")):
+            yield "", json.dumps({
+                "repo_name": path.name, "path": str(file.relative_to(path)),
+                "license": "mit", "content": file.read_text("utf-8")}
+            ).encode() + b"\n"
+        return
+    for unit in module(name).inputs(path):
+        if unit.is_file():
+            with unit.open("rb") as file:
+                yield unit.name, archives.unpacked(file).read()
+        else:
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                archive.add(unit, ".")
+            yield unit.name, packed.getvalue()
+
+
+def larger(name: str, path: Path, folder: Path, megabytes: float,
+           files: int = 1) -> float:
+    """Fill a folder with a source's samples again and again.
+
+    Returns:
+        The megabytes written.
+    """
+    each, size = list(samples(name, path)), 0
+    for copy in itertools.count():
+        for label, data in each:
+            if size >= megabytes * 1e6:
+                return size / 1e6
+            end = ".tar" if name == "arxiv" else ""
+            place = folder / (f"{copy % files}-{STREAMS[name]}"
+                              if name in STREAMS else
+                              f"{copy:04d}-{label}{end}")
+            with place.open("ab") as file:
+                size += file.write(edited(data, copy))
+
+
+def built(source: str, workers: int) -> dict[str, Any]:
+    """Wall seconds of a build and its steps, and the peak memory of its
+    largest process."""
     model = corpus.prepare(None, SHAPE.vocab_size) / "tokenizer.model"
     out = Path(tempfile.mkdtemp()) / "out"
     command = [sys.executable, "-m", "minillama", "data", "build", "--source",
-               *sources, "--tokenizer", str(model), "--out", str(out),
+               source, "--tokenizer", str(model), "--out", str(out),
                "--workers", str(workers)]
     watch = ("import resource, subprocess, sys\n"
              "subprocess.run(sys.argv[1:], check=True, stdout=2)\n"
@@ -106,31 +170,39 @@ def built(sources: list[str], workers: int) -> dict[str, float]:
     done = subprocess.run([sys.executable, "-c", watch, *command],
                           stdout=subprocess.PIPE, check=True)
     seconds = time.perf_counter() - start
+    # datatrove writes one file when a step begins, and one when it ends.
+    steps = {end.parent.name: end.stat().st_mtime - end.with_name(
+        "executor.json").stat().st_mtime
+        for end in out.glob(".work/*/logs/*/stats.json")}
     shutil.rmtree(out.parent)
-    return {"seconds": seconds, "peak_megabytes": int(done.stdout) / 1024}
+    return {"seconds": seconds, "steps": steps,
+            "peak_megabytes": int(done.stdout) / 1024}
 
 
-def builds(sizes: list[int]) -> dict[str, dict[str, float | None]]:
-    """A row for each size: both builds of the same files."""
-    rows = {}
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            many_plays(Path(folder), size, 4)
-            one, two = (built([f"own={folder}"], n) for n in (1, 2))
-        rows[f"{size} MB"] = {
-            "one_worker": one["seconds"], "two_workers": two["seconds"],
+def scaling(name: str, path: Path, megabytes: float) -> dict[str, Any]:
+    """Builds of the same eight files with one worker and with two."""
+    with tempfile.TemporaryDirectory() as folder:
+        size = larger(name, path, Path(folder), megabytes, 8)
+        one, two = (built(f"{name}={folder}", n) for n in (1, 2))
+    clean, rest = ({"one": sum(one["steps"][s] for s in names),
+                    "two": sum(two["steps"][s] for s in names)}
+                   for names in (one["steps"].keys() & {"read", "refine"},
+                                 one["steps"].keys() - {"read", "refine"}))
+    return {"megabytes": size, "one": one["seconds"], "two": two["seconds"],
             "speed_up": one["seconds"] / two["seconds"],
-            "peak_megabytes": one["peak_megabytes"]}
-    return rows
+            "cleaning": clean["one"] / clean["two"],
+            "rest": rest["one"] / rest["two"], "steps": [
+                one["steps"], two["steps"]]}
 
 
-def many_plays(folder: Path, megabytes: int, files: int) -> None:
-    """The plays again and again, each time with other words in between."""
-    text = text_of_plays()
-    for number in range(files):
-        with (folder / f"{number}.txt").open("w", encoding="utf-8") as file:
-            for turn in range(max(1, round(megabytes / files / 5))):
-                file.write(text.replace("the ", f"the {number}x{turn} "))
+def memory(name: str, path: Path, megabytes: float) -> dict[str, Any]:
+    """Peaks of a build of a quarter of the size, and of all of it."""
+    row: dict[str, Any] = {}
+    for part, size in (("quarter", megabytes / 4), ("whole", megabytes)):
+        with tempfile.TemporaryDirectory() as folder:
+            row["megabytes"] = larger(name, path, Path(folder), size)
+            row[part] = built(f"{name}={folder}", 1)["peak_megabytes"]
+    return row
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -147,29 +219,39 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"rates": rows}
 
 
+def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last row of each source."""
+    return {name: row for run in runs for name, row in run["rows"].items()}
+
+
 def main() -> None:
     """Read the command line, measure, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", action="append", default=[],
                         metavar="NAME=PATH")
-    parser.add_argument("--build", type=int, nargs="*", metavar="MB")
+    parser.add_argument("--build", type=float, metavar="MB")
+    parser.add_argument("--memory", type=float, metavar="MB")
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--out", type=Path, default=harness.RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    run: dict[str, Any] = {"settings": {
-        "turns": args.turns, "build": args.build}}
-    if args.build:
-        run["builds"] = builds(args.build)
+    sources = {name: Path(path) for name, path in (
+        word.split("=", 1) for word in args.source)}
+    for verb, measure, size in (("build", scaling, args.build),
+                                ("memory", memory, args.memory)):
+        if size:
+            name, run, rows = verb, {"settings": {}, "rows": {
+                source: measure(source, path, size)
+                for source, path in sources.items()}}, joined
+            break
     else:
-        run["dedup"] = deduplication(args.turns)
-        run["sources"] = {
-            name: reading(name, Path(path)) for name, path in (
-                word.split("=", 1) for word in args.source)}
+        name, rows, run = "data", summarise, {
+            "settings": {"turns": args.turns},
+            "dedup": deduplication(args.turns), "sources": {
+                source: reading(source, path)
+                for source, path in sources.items()}}
     path, summary = harness.store(
-        "build" if args.build else "data", run,
-        (lambda runs: runs[-1]["builds"]) if args.build else summarise,
-        torch.device("cpu"), args.out)
+        name, run, rows, torch.device("cpu"), args.out)
     print(json.dumps(summary, indent=1))
     print(path)
 

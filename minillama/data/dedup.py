@@ -38,6 +38,8 @@ _CHUNK = 2**18
 # So many smaller neighbours in one band are compared with; more are spam.
 _NEIGHBOURS = 50
 _BUFFER = 2**18
+# Of a part's records, those that are sorted in memory at a time.
+_TURN_BYTES = 2**25
 
 
 def text_key(text: str) -> str:
@@ -229,17 +231,30 @@ def _flush(folder: Path, unit: str, waiting: dict[int, list[str]]) -> None:
 def groups(folder: Path, part: int) -> Iterator[tuple[str, list[list[str]]]]:
     """The keys of a part with two lines or more, and these lines, sorted.
 
+    A part that is large is gone over several times, each time for other
+    keys, so that memory is bounded by what it takes to hold one turn.
+
     The fields of a line are compared as text: written with source and id in
     front, the smallest (source, id) comes first.
     """
-    lines: list[list[str]] = []
-    for path in sorted((folder / f"{part:04d}").glob("*")):
-        with path.open(encoding="utf-8", newline="\n") as file:
-            lines += (line.rstrip("\n").split("\t") for line in file)
-    for key, group in groupby(sorted(lines), key=lambda fields: fields[0]):
-        same = [fields[1:] for fields in group]
-        if len(same) > 1:
-            yield key, same
+    files = sorted((folder / f"{part:04d}").glob("*"))
+    turns = 1 + sum(file.stat().st_size for file in files) // _TURN_BYTES
+    for turn in range(turns):
+        lines: list[str] = []  # tabs come before all that a field may hold
+        for path in files:
+            with path.open(encoding="utf-8", newline="\n") as file:
+                lines += (line for line in file
+                          if int(_key(line)[:6], 16) % turns == turn)
+        for key, group in groupby(sorted(lines), _key):
+            same = list(group)
+            if len(same) > 1:
+                yield key, [line.rstrip("\n").split("\t")[1:]
+                            for line in same]
+
+
+def _key(line: str) -> str:
+    """What a record begins with."""
+    return line[:line.index("\t")]
 
 
 def pairs(same: list[list[str]]) -> Iterator[tuple[list[str], list[str]]]:

@@ -110,9 +110,14 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
     try:
         _silence()
         if cluster.engine == "local":
+            import multiprocess
             from datatrove.executor.local import LocalPipelineExecutor
-            return functools.partial(LocalPipelineExecutor, start_method=(
-                "spawn" if sys.platform == "win32" else "forkserver"))
+            method = "spawn" if sys.platform == "win32" else "forkserver"
+            # Workers of every step start with these instead of for them.
+            multiprocess.get_context(method).set_forkserver_preload(
+                ["minillama.data.build", "datatrove.executor.local"])
+            return functools.partial(
+                LocalPipelineExecutor, start_method=method)
         if cluster.engine == "slurm":
             from datatrove.executor.slurm import SlurmPipelineExecutor
             if not shutil.which("sbatch"):
@@ -131,16 +136,23 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
         raise ValueError(
             f"engine={cluster.engine} needs the package {error.name}; try "
             "`pip install \"minillama[data]\" ray`") from None
-    if not ray.is_initialized():
-        here = ({"num_cpus": cluster.workers, "include_dashboard": False}
-                if cluster.ray_address == "local" else {})
+    here = ({"num_cpus": cluster.workers, "include_dashboard": False}
+            if cluster.ray_address == "local" else {})
+    for tries_left in (2, 1, 0):
+        if ray.is_initialized():
+            break
         try:
             ray.init(address=cluster.ray_address, log_to_driver=False,
                      logging_level="ERROR", **here)
         except Exception as error:  # a plain one if the machine is busy
-            raise ValueError(
-                f"engine=ray: Ray does not start ({error}); try again when "
-                "the machine is less busy, or take --engine local") from None
+            # Its agents import for longer than the 30 seconds that Ray
+            # waits for them; the next time their files are in memory.
+            ray.shutdown()
+            if not tries_left:
+                raise ValueError(
+                    f"engine=ray: Ray does not start ({error}); try again "
+                    "when the machine is less busy, or take --engine local"
+                ) from None
     return functools.partial(RayPipelineExecutor, mem_per_cpu_gb=0.4)
 
 
