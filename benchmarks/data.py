@@ -1,11 +1,11 @@
 """How fast is the data? MB/s a core, two workers against one, memory.
 
 Each source reads the raw files that are given (real samples); megabytes are
-raw bytes. Deduplication is timed on the plays, against datatrove's MinHash
-with the same numbers in a signature: both sides in one process, in turns.
-datatrove's word tokenizer is replaced by `str.split`, which is faster than
-its own, so the comparison is in its favour; it hashes with SHA-1, since its
-other hash fails with xxhash 4.
+raw bytes. Steps that datatrove has too, MinHash, the rules of C4 and its spans,
+are timed on the plays: both sides in one process, in turns. datatrove's
+tokenizers are replaced by `str.split` and by a split of sentences that both
+sides share, faster than its own, so the comparison is in its favour; it hashes
+with SHA-1, since its other hash fails with xxhash 4.
 
     python -m benchmarks.data --source wikipedia=DIR --source books=DIR
     python -m benchmarks.data --source books=DIR --build 100
@@ -22,6 +22,7 @@ format is a stream; each of several workers runs the same code.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import itertools
 import json
@@ -40,8 +41,8 @@ import torch
 
 from benchmarks import harness
 from minillama.ablations import SHAPE
-from minillama.data import archives, corpus, dedup, fetch
-from minillama.data.document import Ledger
+from minillama.data import archives, c4, corpus, dedup, fetch
+from minillama.data.document import Document, Ledger
 from minillama.data.recipe import module
 
 TURNS = 5
@@ -52,37 +53,70 @@ def text_of_plays() -> str:
     return "\n".join(fetch.plays().values())
 
 
-def theirs() -> Callable[[str], Any]:
-    """datatrove's signature of one text, 128 numbers in 32 bands."""
-    from datatrove.pipeline.dedup import minhash
+def split(text: str) -> list[str]:
+    """Sentences, for both sides alike."""
+    return re.split(r"(?<=[.!?]) ", text)
+
+
+def theirs() -> dict[str, Callable[[str], Any]]:
+    """datatrove's steps on one text.
+
+    MinHash has 128 numbers in 32 bands; the rules of C4 its numbers; spans
+    have three sentences.
+    """
+    from datatrove.data import Document as Page
+    from datatrove.pipeline.dedup import minhash, sentence_dedup
+    from datatrove.pipeline.filters import c4_filters
     from datatrove.utils.hashing import HashConfig
 
     class Words:
         def word_tokenize(self, text: str) -> list[str]:
             return text.split()
 
-    minhash.load_word_tokenizer = lambda language: Words()
+        def sent_tokenize(self, text: str) -> list[str]:
+            return split(text)
+
+    for place in (minhash, sentence_dedup):
+        place.load_word_tokenizer = lambda language: Words()
+    c4_filters.split_into_sentences = lambda text, language: split(text)
+    sha1 = HashConfig(hash_fc="sha1")
     step = minhash.MinhashDedupSignature(
         tempfile.mkdtemp(), minhash.MinhashConfig(
-            n_grams=dedup.WORDS, num_buckets=dedup.BANDS,
-            hash_config=HashConfig(hash_fc="sha1"),
+            n_grams=dedup.WORDS, num_buckets=dedup.BANDS, hash_config=sha1,
             hashes_per_bucket=dedup.HASHES // dedup.BANDS))
-    return lambda text: step.get_signature(step.get_shingles(text))
+    rules = c4_filters.C4QualityFilter(
+        min_num_sentences=c4.MIN_SENTENCES, min_words_per_line=c4.MIN_WORDS)
+    spans = sentence_dedup.SentenceDedupSignature(
+        tempfile.mkdtemp(), config=sentence_dedup.SentDedupConfig(
+            hash_config=sha1, only_dedup_in_index=False))
+    return {
+        "signature": lambda text: step.get_signature(step.get_shingles(text)),
+        "C4 rules": lambda text: rules.filter(Page(text, "")),
+        "C4 spans": lambda text: spans.get_hashes(Page(text, ""), 0)}
 
 
-def deduplication(turns: int) -> dict[str, Any]:
+def ours() -> dict[str, Callable[[str], Any]]:
+    """Our steps on one text; those that datatrove has too by its names."""
+    rules = c4.Rules(split)
+    return {
+        "shingles": dedup.shingles,
+        "signature": lambda text: dedup.signature(dedup.shingles(text)),
+        "text_key": dedup.text_key,
+        "C4 rules": lambda text: c4.finish(
+            Document("c4", "", text), rules, Ledger()),
+        "C4 spans": lambda text: c4.span_hashes(text, split)}
+
+
+def steps(turns: int) -> dict[str, Any]:
     """Seconds of each side a turn, on ten scenes."""
     scenes = fetch.scenes(fetch.plays()["Hamlet"])[:10]
-    sides = {
-        "shingles": lambda: [dedup.shingles(s) for s in scenes],
-        "signature": lambda: [dedup.signature(dedup.shingles(s))
-                              for s in scenes],
-        "text_key": lambda: [dedup.text_key(s) for s in scenes]}
+    each = ours()
     try:
-        rival = theirs()
-        sides["datatrove"] = lambda: [rival(s) for s in scenes]
+        each |= {f"{name}, datatrove": step for name, step in theirs().items()}
     except ImportError as error:
-        print(f"datatrove's step is left out: {error}", file=sys.stderr)
+        print(f"datatrove's steps are left out: {error}", file=sys.stderr)
+    sides = {name: functools.partial(lambda step: [*map(step, scenes)], step)
+             for name, step in each.items()}
     return {"megabytes": sum(len(s.encode()) for s in scenes) / 1e6,
             "times": harness.take_turns(sides, turns=turns)}
 
@@ -105,11 +139,16 @@ STREAMS = {"commoncrawl": "all.warc", "c4": "all.warc", "wikipedia": "all.xml",
 """What is read as a stream becomes few files; a book or paper stays one."""
 
 
-def edited(data: bytes, copy: int) -> bytes:
+def edited(name: str, data: bytes, copy: int) -> bytes:
     """Raw bytes of the same length with another word for `the`, and ids that
-    no other copy has."""
+    no other copy has. In books, where near copies are looked for and each
+    pair of them is compared, nearly all words get other vowels too.
+    """
     word = bytes(97 + copy // 26**place % 26 for place in range(3))
     data = data.replace(b" the ", b" %b " % word)
+    if name == "books":
+        turned = [*itertools.permutations(b"aeiou")][copy % 120]
+        return data.translate(bytes.maketrans(b"aeiou", bytes(turned)))
     data = re.sub(rb"(urn:uuid:).{4}", rb"\g<1>%04x" % copy, data)
     return re.sub(rb'\b((?:Parent)?Id=")(\d+)', lambda found: (
         b"%b%d" % (found[1], int(found[2]) + copy * 10**8)), data)
@@ -152,7 +191,7 @@ def larger(name: str, path: Path, folder: Path, megabytes: float,
                               if name in STREAMS else
                               f"{copy:04d}-{label}{end}")
             with place.open("ab") as file:
-                size += file.write(edited(data, copy))
+                size += file.write(edited(name, data, copy))
 
 
 def built(source: str, workers: int) -> dict[str, Any]:
@@ -247,7 +286,7 @@ def main() -> None:
     else:
         name, rows, run = "data", summarise, {
             "settings": {"turns": args.turns},
-            "dedup": deduplication(args.turns), "sources": {
+            "dedup": steps(args.turns), "sources": {
                 source: reading(source, path)
                 for source, path in sources.items()}}
     path, summary = harness.store(

@@ -15,6 +15,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minillama.data import github
 from minillama.data.document import Ledger
@@ -289,3 +291,8 @@ def test_the_packages_installed_here(name, kept):
 def test_real_licence_files(name, licence):
     path = real_data(f"sources/github/licenses/{name}_license.txt")
     assert github.licence_text(path.read_text("utf-8")) == licence
+
+
+@given(st.text())
+def test_letters_and_digits_are_those_of_python(text):
+    assert github.alphanumeric(text) == sum(map(str.isalnum, text))
