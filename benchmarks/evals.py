@@ -3,9 +3,9 @@
     python -m benchmarks.evals speed
     python -m benchmarks.evals evolution
 
-`speed` scores the same multiple-choice questions with our scorer and with
-lm-evaluation-harness's Hugging Face model of the same weights, in turns, in
-one process on the CPU, and checks that both give the same log-likelihoods.
+`speed` scores multiple-choice questions of three forms with our scorer and
+with lm-evaluation-harness's Hugging Face model of the same weights, in turns,
+in one process on the CPU, and notes how far the log-likelihoods differ.
 `evolution` trains a small LLaMA on the plays and asks it two benchmarks every
 40 steps; chapter 14 draws what it writes.
 """
@@ -28,59 +28,77 @@ from minillama.evals.scorers import LlamaScorer
 from minillama.evals.tasks import SAMPLES, TASKS
 from minillama.evals.training import scores_of
 from minillama.metrics import read_metrics
+from minillama.model import Transformer
 from minillama.samples import FOLDER, MINI, load_mini
 from minillama.train import fit
 
 
-def questions(count: int) -> list[tuple[str, str]]:
-    """Pairs of the home-made tasks and of the samples of RACE and BoolQ."""
-    pairs = []
-    for name in ("plays_endings", "plays_lines", "hellaswag", "arc_easy",
-                 "race_middle"):
-        items = items_of(TASKS[name], SAMPLES, Options(limit=count))
-        pairs += [pair for item in items for pair in item.pairs()]
-    return pairs
+def questions(count: int) -> dict[str, list[tuple[str, str]]]:
+    """Pairs in the form of three benchmarks, from the home-made tasks.
+
+    MMLU's form is as the paper asks it: letters for choices, and the same
+    five solved questions before each one.
+    """
+    ends, lines = (items_of(TASKS[name], SAMPLES, Options(limit=count))
+                   for name in ("plays_endings", "plays_lines"))
+    letters = [replace(item, choices=tuple("ABCD"), prompt="\n".join([
+        item.prompt.removesuffix("\nAnswer:"), *(
+            f"{letter}. {line}" for letter, line in zip("ABCD", item.choices)),
+        "Answer:"])) for item in lines[:count // 3 + 5]]
+    asked = {
+        "HellaSwag's form": ends, "ARC's form": lines,
+        "MMLU's form, 5 examples": [
+            item.after(letters[:5], "\n\n") for item in letters[5:]]}
+    return {name: [pair for item in items for pair in item.pairs()]
+            for name, items in asked.items()}
 
 
-def speed() -> dict[str, Any]:
-    """Pairs per second of both, median over the turns."""
+def speed(count: int = 120, turns: int = 5) -> dict[str, Any]:
+    """Seconds of both for each form, in turns."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    model, tokenizer = load_mini()
-    # Each side at the batch that suits it: a small one stays in the caches.
-    ours = LlamaScorer(model, tokenizer, batch_tokens=1024)
-    pairs = questions(30)
-    requests = [Instance("loglikelihood", {}, pair, n)
-                for n, pair in enumerate(pairs)]
-    rivals = {}
-    for size in (16, 64):
-        rivals[f"harness, batch {size}"] = HFLM(
-            twin(model).eval(), device="cpu", batch_size=size,
-            tokenizer=twin_tokenizer(MINI / "tokenizer.model"),
-            add_bos_token=True, max_length=256)
-    mine = ours.score(pairs)
-    theirs = rivals["harness, batch 16"].loglikelihood(
-        requests, disable_tqdm=True)
-    worst = max(abs(a.log_prob - b[0]) for a, b in zip(mine, theirs))
-    sides = {"ours": lambda: ours.score(pairs)} | {
-        name: lambda lm=lm: lm.loglikelihood(requests, disable_tqdm=True)
-        for name, lm in rivals.items()}
-    return {"settings": {"pairs": len(pairs), "model": "mini",
+    small, tokenizer = load_mini()
+    # With room for five examples; RoPE needs no other weights for it.
+    model = Transformer(replace(small.config, max_seq_len=2048)).eval()
+    model.load_state_dict(small.state_dict())
+    ours = LlamaScorer(model, tokenizer)
+    rivals = {f"batch {size}": HFLM(
+        twin(model).eval(), device="cpu", batch_size=size,
+        tokenizer=twin_tokenizer(MINI / "tokenizer.model"),
+        add_bos_token=True, max_length=2048) for size in (16, 64)}
+    forms, worst = {}, 0.0
+    for name, pairs in questions(count).items():
+        requests = [Instance("loglikelihood", {}, pair, n)
+                    for n, pair in enumerate(pairs)]
+        sides = {"ours": lambda p=pairs: ours.score(p)} | {
+            rival: lambda lm=lm, r=requests: lm.loglikelihood(
+                r, disable_tqdm=True) for rival, lm in rivals.items()}
+        mine, theirs = sides["ours"](), sides["batch 16"]()
+        worst = max(worst, *(abs(a.log_prob - b[0])
+                             for a, b in zip(mine, theirs)))
+        forms[name] = {"pairs": len(pairs), "times": harness.take_turns(
+            sides, turns=turns, warm_up=1)}
+    return {"settings": {"questions": count, "model": "mini",
                          "batch_tokens": ours.batch_tokens},
-            "units_per_turn": len(pairs),
-            "largest_difference_in_nats": worst,
-            "times": harness.take_turns(sides, turns=5, warm_up=1)}
+            "largest_difference_in_nats": worst, "forms": forms}
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A row for each rival: pairs per second, and how much faster ours is."""
-    return {rival: {
-        "ours_per_s": harness.median_rate(runs, "ours"),
-        "theirs_per_s": harness.median_rate(runs, rival),
-        "wall": harness.pooled(runs, "wall", "ours", rival),
-        "cpu": harness.pooled(runs, "cpu", "ours", rival)}
-        for rival in runs[0]["times"]["wall"] if rival != "ours"}
+    """A row for each form and rival: pairs per second, and the ratio."""
+    rows = {}
+    for form in runs[0]["forms"]:
+        timed = [{"times": run["forms"][form]["times"],
+                  "units_per_turn": run["forms"][form]["pairs"]}
+                 for run in runs]
+        for rival in timed[0]["times"]["wall"]:
+            if rival != "ours":
+                rows[f"{form}, its {rival}"] = {
+                    "ours_per_s": harness.median_rate(timed, "ours"),
+                    "theirs_per_s": harness.median_rate(timed, rival),
+                    **{clock: harness.pooled(timed, clock, "ours", rival)
+                       for clock in ("wall", "cpu")}}
+    return rows
 
 
 def evolution() -> dict[str, Any]:

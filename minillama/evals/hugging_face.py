@@ -95,7 +95,7 @@ class HuggingFaceTokenizer:
 
 
 def hugging_face(
-    model: Any, tokenizer: Any = None, batch_tokens: int = 8192
+    model: Any, tokenizer: Any = None, batch_tokens: int | None = None
 ) -> LlamaScorer:
     """A scorer of a transformers model, or of the folder that holds one.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,11 @@ from tqdm import tqdm
 
 from minillama.evals.protocol import Completion, Pair, Sampling, Score
 from minillama.generate import empty_cache, next_tokens
-from minillama.model import Transformer
+from minillama.model import LayerCache, Transformer
+
+
+CACHE_BYTES = 2**32
+"""Keys and values of one batch take no more memory than this."""
 
 
 @dataclass(frozen=True)
@@ -71,112 +74,167 @@ def windows(
         yield ids[max(0, end - 1 - room):end], end - begin
 
 
+class Family:
+    """Rows of one context, which is read once for all of them."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        # What is read anew for a row has to hold all positions that predict.
+        self.known: list[int] = os.path.commonprefix(
+            [row.ids[:-1 - row.predicted] for row in rows])
+        texts = {tuple(row.ids[:-1]) for row in rows}
+        self.longest, self.texts = max(map(len, texts)), len(texts)
+        self.ids = sum(map(len, texts))
+
+
+def ids_read(families: Sequence[Family], start: int) -> int:
+    """Ids that the model reads for a batch of which it has `start` already.
+
+    Each context up to where the shortest one ends, then what is left of each
+    text.
+    """
+    texts = sum(family.texts for family in families)
+    stop = start if texts == len(families) else min(
+        len(family.known) for family in families)
+    return len(families) * (stop - start) + sum(
+        family.ids - family.texts * stop for family in families)
+
+
+def alike(lengths: Sequence[int], waste: int) -> Iterator[slice]:
+    """Cut falling lengths where the padding would outgrow `waste`."""
+    begin = padding = 0
+    for n, length in enumerate(lengths):
+        padding += lengths[begin] - length
+        if padding > waste:
+            yield slice(begin, n)
+            begin, padding = n, 0
+    yield slice(begin, len(lengths))
+
+
 class LlamaScorer:
     """A model of this package behind the two questions.
 
-    Pairs that share a context share its keys and values: the context is read
-    once, then every continuation after it. Rows of similar length are read
-    together, padded on the right, where causal attention never looks.
+    What pairs have in common is read once, and its keys and values are used
+    again: first the examples or the article that many contexts begin with,
+    then each context, then every continuation after it. Texts of similar
+    length are read together, padded on the right, where causal attention
+    never looks. A continuation of one token has
+    nothing to read: the context alone predicts it.
 
     Args:
         model: in evaluation mode.
         tokenizer: the one it was trained with.
-        batch_tokens: ids in one batch, padding included.
+        batch_tokens: ids read at once, padding included; None: 2,048 on a
+            CPU, where more gains nothing, and 8,192 elsewhere.
 
     Chapter: notebooks/14_evaluation.ipynb
     """
 
-    def __init__(
-        self, model: Transformer, tokenizer: Any, batch_tokens: int = 8192
-    ) -> None:
+    def __init__(self, model: Transformer, tokenizer: Any,
+                 batch_tokens: int | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.batch_tokens = batch_tokens
         self.room: int = model.config.max_seq_len
         self.device = model.tok_embeddings.weight.device
+        self.batch_tokens = batch_tokens or (
+            2048 if self.device.type == "cpu" else 8192)
+        # A call costs about as much as these ids more in another one.
+        self.call = self.batch_tokens // 32
 
     def score(self, pairs: Sequence[Pair]) -> list[Score]:
         """The log-probability of each continuation after its context."""
         split = [split_pair(self.tokenizer, pair) for pair in pairs]
-        families: dict[str, list[Row]] = {}
+        rows: dict[str, list[Row]] = {}
         for n, (ids, first) in enumerate(split):
-            family = families.setdefault(pairs[n][0], [])
-            family += [Row(n, *window)
-                       for window in windows(ids, first, self.room)]
+            rows.setdefault(pairs[n][0], []).extend(
+                Row(n, *window) for window in windows(ids, first, self.room))
+        stems: dict[tuple[int, ...], list[Family]] = {}
+        for own in rows.values():
+            own.sort(key=lambda row: len(row.ids))
+            for i in range(0, len(own), 8):  # no family outgrows a batch
+                stem = tuple(own[i].ids[:32])
+                stems.setdefault(stem, []).append(Family(own[i:i + 8]))
+        alone = [f for fs in stems.values() if len(fs) == 1 for f in fs]
         log_prob, greedy = [0.0] * len(pairs), [True] * len(pairs)
-        with tqdm(total=len(pairs), unit="pair", disable=None,
-                  leave=False) as bar:
-            for batch in self._batches(list(families.values())):
-                rows = [row for family in batch for row in family]
-                for row, (nats, best) in zip(rows, self._read(batch)):
+        with tqdm(total=sum(map(len, rows.values())), unit="text",
+                  disable=None, leave=False) as bar:
+            for group in (alone, *(
+                    fs for fs in stems.values() if len(fs) > 1)):
+                for row, nats, best in self._read_group(group):
                     log_prob[row.pair] += nats
                     greedy[row.pair] &= best
-                bar.update(len({row.pair for row in rows}))
+                    bar.update()
         return [
             Score(nats, best, len(ids) - first, max(
                 0, min(first + self.room, len(ids)) - 1 - self.room))
             for nats, best, (ids, first) in zip(log_prob, greedy, split)]
 
-    def _batches(
-        self, families: list[list[Row]]
-    ) -> Iterator[list[list[Row]]]:
-        """Families of like length together, few-shot neighbours first."""
-        heads = Counter(tuple(f[0].ids[:32]) for f in families)
-
-        def order(family: list[Row]) -> tuple[Any, int]:
-            head = tuple(family[0].ids[:32])
-            return head if heads[head] > 1 else (), len(family[0].ids)
-
-        batch: list[list[Row]] = []
-        longest = 0
-        for family in sorted(families, key=order, reverse=True):
-            longest = max(longest, *(len(row.ids) for row in family))
-            count = sum(map(len, batch)) + len(family)
-            if batch and count * longest > self.batch_tokens:
-                yield batch
-                batch, longest = [], max(len(row.ids) for row in family)
-            batch.append(family)
-        if batch:
-            yield batch
-
     @torch.inference_mode()
-    def _read(self, batch: list[list[Row]]) -> Iterator[tuple[float, bool]]:
-        """Nats of each row, and whether every token was the likeliest.
+    def _read_group(
+        self, group: list[Family]
+    ) -> Iterator[tuple[Row, float, bool]]:
+        """Rows with their nats, and whether every token was the likeliest."""
+        head = os.path.commonprefix([family.known for family in group])
+        head = head if len(head) >= 16 else []  # else not worth a call
+        stem = empty_cache(self.model, 1, len(head))
+        if head:
+            self.model(torch.tensor([head], device=self.device), 0, stem)
+        position = sum(k.nbytes + v.nbytes
+                       for k, v in empty_cache(self.model, 1, 1))
+        batch: list[Family] = []
+        for family in sorted(group, reverse=True, key=lambda family: (
+                len(family.known), family.longest)):
+            both = [*batch, family]
+            ids = ids_read(both, len(head))
+            kept = position * sum(f.texts for f in both) * max(
+                f.longest for f in both)
+            apart = self.call + sum(
+                ids_read(some, len(head)) for some in (batch, [family])
+                if some)
+            if batch and (ids > min(self.batch_tokens, apart)
+                          or kept > CACHE_BYTES):
+                yield from self._read(batch, stem, len(head))
+                both = [family]
+            batch = both
+        if batch:
+            yield from self._read(batch, stem, len(head))
 
-        Three strides, each after the keys and values of the one before: what
-        all rows share, what a family shares, and each row's own rest.
-        """
-        rows = [row for family in batch for row in family]
-        inputs = [row.ids[:-1] for row in rows]
-        # A row's own stride has to hold all positions that predict.
-        known = [ids[:len(ids) - row.predicted]
-                 for ids, row in zip(inputs, rows)]
-        owner = [n for n, family in enumerate(batch) for _ in family]
-        heads = [owner.index(n) for n in range(len(batch))]
-        shared = len(os.path.commonprefix(known))
-        shared *= shared >= 16 and len(batch) > 1  # else not worth a stride
-        family = min(len(os.path.commonprefix(
-            [k for k, o in zip(known, owner) if o == n]))
-            for n in range(len(batch)))
-        if len(rows) == len(batch):
-            family = shared
-        tokens = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(ids) for ids in inputs], batch_first=True,
-        ).to(self.device)
-        length = tokens.shape[1]
-        cache = empty_cache(self.model, 1, length)
-        start = 0
-        for who, end, parents in (([0], shared, [0]),
-                                  (heads, family, [0] * len(batch)),
-                                  (range(len(rows)), length, owner)):
-            if len(parents) > 1 or who is heads:
-                cache = [(k[parents], v[parents]) for k, v in cache]
-            if end > start:
-                logits = self.model(tokens[list(who), start:end], start, cache)
-                start = end
-        for logit, row, ids in zip(logits, rows, inputs):
-            stop = len(ids) - (length - logit.shape[0])
-            yield _nats(logit[stop - row.predicted:stop],
-                        torch.tensor(row.ids[-row.predicted:]))
+    def _read(
+        self, batch: list[Family], stem: list[LayerCache], start: int
+    ) -> Iterator[tuple[Row, float, bool]]:
+        """Read contexts, then texts, after the keys and values of a stem."""
+        readers: dict[tuple[int, ...], list[Row]] = {}
+        owners: dict[tuple[int, ...], int] = {}
+        for n, family in enumerate(batch):
+            for row in family.rows:
+                text = tuple(row.ids[:-1])
+                readers.setdefault(text, []).append(row)
+                owners.setdefault(text, n)
+        texts = sorted(readers, key=len, reverse=True)
+        cache = empty_cache(self.model, len(batch), len(texts[0]))
+        for new, old in zip(cache, stem):
+            for x, y in zip(new, old):
+                x[:, :, :start] = y
+        if len(batch) < len(texts):
+            stop = min(len(family.known) for family in batch)
+            if stop > start:
+                self.model(torch.tensor(
+                    [family.known[start:stop] for family in batch],
+                    device=self.device), start, cache)
+                start = stop
+        for part in alike(list(map(len, texts)), self.call):
+            some = texts[part]
+            length = len(some[0])
+            parents = [owners[text] for text in some]
+            logits = self.model(torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(text[start:]) for text in some],
+                batch_first=True).to(self.device), start, [
+                    (k[parents, :, :length], v[parents, :, :length])
+                    for k, v in cache])
+            for own, text in zip(logits, some):
+                stop = len(text) - start
+                for row in readers[text]:
+                    yield row, *_nats(own[stop - row.predicted:stop],
+                                      torch.tensor(row.ids[-row.predicted:]))
 
     @torch.inference_mode()
     def generate(
