@@ -25,6 +25,8 @@ class EvalCommand:
     """Names or groups with commas between, or `all`."""
     data: Path | None = None
     """DATA, with a task's files in DATA/task; None: the small samples."""
+    hub: bool = False
+    """Fetch what DATA lacks from the Hugging Face hub, and keep it there."""
     limit: int | None = None
     """Items of each task, drawn with the seed; None: all."""
     shots: int | None = None
@@ -95,9 +97,13 @@ def _items(
     Raises:
         ValueError: if a task that was named cannot be asked.
     """
+    from minillama.evals import hub
     from minillama.evals.evaluate import items_of
     from minillama.evals.tasks import SAMPLES, choose_tasks
 
+    if command.hub and not command.data:
+        raise ValueError("--hub needs --data, the folder that keeps the files")
+    data = command.data or SAMPLES
     asked, missing, tasks = [], [], choose_tasks(names)
     if command.judges:
         from minillama.evals.judges import configure
@@ -106,7 +112,9 @@ def _items(
         problem = _code_problem(command) if task.runs_code else None
         if problem is None:
             try:
-                items = items_of(task, command.data or SAMPLES, options)
+                if command.hub:
+                    hub.fetch(task, data, options.of(task).shots)
+                items = items_of(task, data, options)
                 asked.append((options.of(task), items))
                 continue
             except ValueError as error:

@@ -58,7 +58,7 @@ def _plain(text: str) -> str:
 def _winogrande(row: Row, wording: Wording) -> Item:
     before, after = row["sentence"].split("_", 1)
     options = row["option1"], row["option2"]
-    return Item(row["qID"], row["sentence"], (after.strip(),) * 2,
+    return Item(row.get("qID", ""), row["sentence"], (after.strip(),) * 2,
                 int(row["answer"]) - 1,
                 prompts=tuple(before + option for option in options))
 

@@ -88,13 +88,14 @@ def lines_loader(
     Args:
         make: a row and a wording to an item.
         files: split to the names under which its file goes.
-        labels: likewise; line n becomes the field `label` of row n.
+        labels: likewise; line n becomes the field `label` of row n, unless
+            the rows have it already.
 
     Chapter: notebooks/14_evaluation.ipynb
     """
     def load(place: Path, split: str, wording: Wording) -> list[Item]:
         rows = list(json_lines(find(place, *files[split])))
-        if labels:
+        if labels and rows and "label" not in rows[0][1]:
             path = find(place, *labels[split])
             marks = path.read_text(encoding="utf-8").split()
             if len(marks) != len(rows):

@@ -251,7 +251,7 @@ class LlamaScorer:
                         for _ in range(sampling.samples)),
                        key=lambda n: len(ids[n]))
         texts: list[list[Completion]] = [[] for _ in ids]
-        width = max(1, self.batch_tokens // self.room)
+        width = max(1, 4 * self.batch_tokens // self.room)
         bar = tqdm(total=len(order), unit="text", disable=None, leave=False)
         for i in range(0, len(order), width):
             rows = order[i:i + width]
