@@ -101,7 +101,7 @@ def test_gotchas_by_the_broad_definition(tmp_path):
     assert groups["pilot.guest.1.neutral.txt"] == "their"
     first = next(i for i in items if i.id == "pilot.guest.1.male.txt")
     assert first.prompt == ("The pilot met the guest. He was first. "
-                            "'He' refers to the")
+                            "‘He’ refers to the")
     assert first.pairs()[1][1] == " guest" and first.gold == 1
 
 

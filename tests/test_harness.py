@@ -110,6 +110,15 @@ def _race(row):
             row["questions"], row["options"], row["answers"])])}
 
 
+def _winogender(row):
+    occupation, participant, right, *_ = row["sentid"].split(".")
+    words = re.findall(r"\w+", row["sentence"].lower())
+    [pronoun] = {"she", "her", "hers", "he", "him", "his", "they", "them",
+                 "their", "theirs"} & set(words)
+    return {"sentence": row["sentence"], "pronoun": pronoun, "label": right,
+            "occupation": occupation, "participant": participant}
+
+
 HUB = {
     "boolq": ("super_glue/boolq/default.yaml",
               lambda row: {**row, "label": int(row["answer"])}),
@@ -120,8 +129,14 @@ HUB = {
                   lambda row: {**row, "label": str(row["label"])}),
     "winogrande": ("winogrande/default.yaml", lambda row: row),
     "arc_easy": ("arc/arc_easy.yaml", _lettered),
+    "arc_challenge": ("arc/arc_challenge.yaml", _lettered),
     "openbookqa": ("openbookqa/openbookqa.yaml", _lettered),
+    # Its task file is of the harder half; the easier one has the same form.
     "race_high": ("race/race.yaml", _race),
+    "race_middle": ("race/race.yaml", _race),
+    "crows_pairs": ("crows_pairs/crows_pairs_english.yaml", lambda row: {
+        name: row[name] for name in ("sent_more", "sent_less")}),
+    "winogender": ("winogender/winogender.yaml", _winogender),
 }
 
 
@@ -131,6 +146,12 @@ def rows(place: Path) -> list[dict]:
         ".jsonl", ".txt"))
     found = [json.loads(line) for f in files
              for line in f.read_text("utf-8").splitlines()]
+    for path in (place / "crows_pairs_anonymized.csv",
+                 place / "all_sentences.tsv"):
+        if path.exists():
+            with open(path, encoding="utf-8", newline="") as file:
+                found = list(csv.DictReader(
+                    file, delimiter="\t" if path.suffix == ".tsv" else ","))
     for path in place.glob("*-labels.lst"):
         for row, mark in zip(found, path.read_text("utf-8").split()):
             row["label"] = mark
@@ -144,11 +165,15 @@ def its_requests(folder: Path, source: Path, rows: list[dict],
     for path in source.parent.glob("*.py"):
         (folder / path.name).write_text(path.read_text("utf-8"), "utf-8")
     write_lines(folder / "rows.json", rows)
-    split = "test" if "test_split: test" in source.read_text(
-        "utf-8") else "validation"
+    text = source.read_text("utf-8")
+    if base := re.search(r"^include: (\S+)", text, re.M):
+        # What the file says stands in place of what it includes.
+        text = (source.parent / base[1]).read_text("utf-8").replace(
+            f"task: {base[1].removesuffix('.yaml')}\n", f"task: {name}\n")
+    split = "test" if "test_split: test" in text else "validation"
     text = re.sub(r"^tag:\n( +- .*\n)+|^(dataset_(path|name)|"
                   r"(training|validation|test)_split):.*\n",
-                  "", source.read_text("utf-8"), flags=re.M)
+                  "", text, flags=re.M)
     text += (f"\ndataset_path: json\n{split}_split: {split}\n"
              "dataset_kwargs:\n  data_files:\n"
              f"    {split}: {folder / 'rows.json'}\n")
@@ -176,12 +201,13 @@ def test_our_requests_are_those_of_its_task_files(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     file, columns = HUB[name]
     source = Path(lm_eval.tasks.__file__).parent / file
+    place = data if (data / name).is_dir() else SAMPLES
     wanted = its_requests(tmp_path / "task", source, [
-        columns(row) for row in rows(data / name)], name)
-    items = items_of(TASKS[name], data, Options("harness"))
+        columns(row) for row in rows(place / name)], name)
+    items = items_of(TASKS[name], place, Options("harness"))
     found = [pair for item in items for pair in item.pairs()]
     assert sorted(found) == sorted(wanted)
-    assert len(found) >= 30
+    assert len(found) >= 18
 
 
 def test_our_requests_are_those_of_its_mmlu(tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ def some_pairs() -> list[tuple[str, str]]:
     for _ in range(6):  # few-shot neighbours
         context = shots + "\n\n" + words(draw, 5, 20)
         pairs += [(context, " " + words(draw, 1, 3)) for _ in range(2)]
+        pairs += [(context, f" {letter}") for letter in "ABCD"]
+    pairs += [("", " " + words(draw, 1, 30)) for _ in range(20)]
     long = words(draw, 200, 200)
     pairs += [("", long), (long, " my lord"), (long, " " + long),
               ("", "war")]
@@ -66,7 +68,7 @@ def plain(model, tokenizer, pair) -> tuple[float, bool]:
     return nats, greedy
 
 
-@pytest.mark.parametrize("batch_tokens", [300, 8192])
+@pytest.mark.parametrize("batch_tokens", [64, 300, 8192])
 def test_batches_and_shared_contexts_change_nothing(mini, batch_tokens):
     pairs = some_pairs()
     scores = LlamaScorer(*mini, batch_tokens).score(pairs)
@@ -74,6 +76,41 @@ def test_batches_and_shared_contexts_change_nothing(mini, batch_tokens):
         nats, greedy = plain(*mini, pair)
         assert score.log_prob == pytest.approx(nats, abs=2e-4, rel=2e-6)
         assert score.greedy == greedy
+
+
+def test_what_texts_have_in_common_is_read_once(mini):
+    """Of five examples, of a question, and of letters after one question."""
+    model, tokenizer = mini
+    scorer, read = LlamaScorer(model, tokenizer), []
+    handle = model.register_forward_pre_hook(
+        lambda module, args: read.append(args[0].numel()))
+    draw = random.Random(4)
+    shots = words(draw, 60, 60) + "\n\n"
+    pairs = [(shots + words(draw, 8, 12), f" {letter}")
+             for _ in range(20) for letter in "ABCD"]
+    scorer.score(pairs)
+    handle.remove()
+    ids = {pair[0]: len(tokenizer.encode(pair[0])) for pair in pairs}
+    once = len(tokenizer.encode(shots))
+    assert sum(read) < 1.2 * (once + sum(n - once for n in ids.values()))
+    assert sum(read) < sum(ids.values()) / 3
+
+
+def test_a_batch_keeps_to_its_size(mini, monkeypatch):
+    """Ids at once, and memory for keys and values."""
+    model, tokenizer = mini
+    rows = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args: rows.append(tuple(args[0].shape)))
+    pairs = [("", " " + words(random.Random(n), 8, 12)) for n in range(200)]
+    LlamaScorer(model, tokenizer, 400).score(pairs)
+    assert max(height * width for height, width in rows) <= 420
+    rows.clear()
+    monkeypatch.setattr("minillama.evals.scorers.CACHE_BYTES", 1 << 20)
+    LlamaScorer(model, tokenizer).score(pairs)
+    handle.remove()
+    position = 2 * model.config.n_layers * model.config.dim * 4
+    assert max(height * width for height, width in rows) <= 2**20 // position
 
 
 def test_a_greedy_continuation_is_recognised(mini):

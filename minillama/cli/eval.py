@@ -60,7 +60,7 @@ def command(argv: Sequence[str]) -> Any:
 
 def run(command: EvalCommand) -> int:
     """Load, estimate, ask, print."""
-    from minillama.evals import report
+    from minillama.evals import report, sandbox
     from minillama.evals.evaluate import Options, evaluate, summarise
 
     if command.compare:
@@ -68,12 +68,14 @@ def run(command: EvalCommand) -> int:
         return 0
     options = Options(command.protocol, command.shots, command.limit,
                       command.seed)
-    names = command.tasks.split(",")
+    names = [name.strip() for name in command.tasks.split(",")]
     asked, missing = _items(command, options, names)
     if not asked:
         raise ValueError("; ".join(missing[:3]))
     scorer, about = _open(command)
     say = (lambda line: None) if command.json else print
+    if any(task.runs_code for task, _ in asked):
+        print(f"walls around programs: {sandbox.offered()}", file=sys.stderr)
     say("\n".join([*missing, report.describe(asked, scorer.tokenizer),
                    report.estimate(scorer, asked)]))
     reports = []
@@ -126,17 +128,15 @@ def _items(
 
 
 def _code_problem(command: EvalCommand) -> str | None:
-    """Why programs are not run, or None; what walls there are is printed."""
+    """Why programs are not run, or None."""
     from minillama.evals import sandbox
 
     if not command.allow_code_execution:
         return ("runs programs that the model writes; say "
                 "--allow-code-execution")
-    walls = sandbox.offered()
-    if walls is None:
+    if sandbox.offered() is None:
         return ("this machine has no walls to run programs behind (Landlock "
                 "and seccomp, on Linux 5.13 or later)")
-    print(f"walls around programs: {walls}", file=sys.stderr)
     return None
 
 

@@ -75,7 +75,7 @@ def _winogender(row: Row, share: dict[str, float]) -> Item:
         majority = "female" if share[occupation] >= 50 else "male"
         gotcha = (majority != gender) == (right == "0")
         group += "/gotcha" if gotcha else "/plain"
-    prompt = f"{row['sentence']} '{said[1].capitalize()}' refers to the"
+    prompt = f"{row['sentence']} ‘{said[1].capitalize()}’ refers to the"
     return Item(row["sentid"], prompt, (occupation, participant), int(right),
                 group=group)
 

@@ -103,7 +103,8 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
         kept = random.Random(options.seed).sample(
             range(len(items)), options.limit)
         items = [items[n] for n in sorted(kept)]
-    shots = options.of(task).shots
+    if (shots := options.of(task).shots) < 0:
+        raise ValueError(f"shots={shots} must not be negative")
     pool: dict[str, list[Item]] = {}
     for example in (task.load(place, task.shots_split, options.wording)
                     if shots else []):
@@ -113,7 +114,7 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
         examples = pool.get(item.group, [])[:shots]
         if len(examples) < shots:
             raise ValueError(
-                f"{task.name}: {len(examples)} examples in the split "
+                f"{len(examples)} examples in the split "
                 f"{task.shots_split!r} for {item.id}, but shots={shots}; "
                 "lower --shots")
         asked.append(item.after(examples, task.separator))
@@ -188,9 +189,8 @@ def evaluate(
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    grouped = any(item.group for item in items)
-    order = sorted(items, key=lambda i: (
-        i.group if grouped else "", len(i.prompt), i.id))
+    order = sorted(items, key=lambda i: (  # what has a beginning in common
+        i.group, i.prompt[:64], len(i.prompt), i.id))
     each = task.sampling.samples if task.sampling else 1
     width = max(1, CHUNK // each)
     records = _begun(out, about or {}) if out else []

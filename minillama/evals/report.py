@@ -57,7 +57,8 @@ def describe(asked: Asked, tokenizer: Any) -> str:
         gold = Counter(i.gold for i in items if i.gold is not None)
         rows.append([
             task.name, str(len(items)), str(task.shots), f"{tokens:.0f}",
-            " ".join(f"{gold[n] / len(items):.0%}" for n in sorted(gold))])
+            " ".join(f"{gold[n] / len(items):.0%}"
+                     for n in range(max(gold, default=-1) + 1))])
     return lay_out(rows)
 
 
@@ -78,7 +79,8 @@ def estimate(scorer: Scorer, asked: Asked) -> str:
         ask(scorer, probe, few)
         seconds += (time.perf_counter() - begun) * (
             each * len(items) / len(few))
-    return f"about {seconds / 60:.1f} minutes"
+    return ("less than a minute" if seconds < 60
+            else f"about {seconds / 60:.0f} minutes")
 
 
 def table(reports: Sequence[Report], parameters: int) -> str:

@@ -118,8 +118,8 @@ class LlamaScorer:
     again: first the examples or the article that many contexts begin with,
     then each context, then every continuation after it. Texts of similar
     length are read together, padded on the right, where causal attention
-    never looks. A continuation of one token has
-    nothing to read: the context alone predicts it.
+    never looks. A continuation of one token has nothing to read: the context
+    alone predicts it.
 
     Args:
         model: in evaluation mode.
@@ -187,11 +187,9 @@ class LlamaScorer:
             ids = ids_read(both, len(head))
             kept = position * sum(f.texts for f in both) * max(
                 f.longest for f in both)
-            apart = self.call + sum(
-                ids_read(some, len(head)) for some in (batch, [family])
-                if some)
-            if batch and (ids > min(self.batch_tokens, apart)
-                          or kept > CACHE_BYTES):
+            if batch and (kept > CACHE_BYTES or ids > min(
+                    self.batch_tokens, self.call + ids_read(batch, len(head))
+                    + ids_read([family], len(head)))):
                 yield from self._read(batch, stem, len(head))
                 both = [family]
             batch = both
