@@ -403,6 +403,9 @@ def test_services_that_fail_say_so(service, tmp_path):
         ask("q", "a")
     with pytest.raises(ValueError, match="judges=.*for the form"):
         judges.configure(tmp_path / "none.json", [])
+    (tmp_path / "typed.json").write_text('{"perspectiv": {}}', "utf-8")
+    with pytest.raises(ValueError, match="perspectiv.* is no judge"):
+        judges.configure(tmp_path / "typed.json", [])
 
 
 def test_every_task_of_the_paper_is_there():

@@ -88,6 +88,9 @@ def run(command: EvalCommand) -> int:
     print(json.dumps({**about, "reports": [asdict(r) for r in reports]})
           if command.json
           else report.table(reports, about["parameters"]))
+    if command.protocol == "harness":
+        say("asked in lm-evaluation-harness's words: not comparable with the "
+            "paper's figures")
     return 0
 
 

@@ -213,10 +213,14 @@ def _begun(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     if not out.exists():
         return []
     lines = out.read_text(encoding="utf-8").split("\n")[:-1]
-    if lines and json.loads(lines[0]) != json.loads(json.dumps(about)):
+    old, new = (json.loads(line) for line in (
+        lines[0] if lines else "{}", json.dumps(about if lines else {})))
+    if old != new:
+        differ = ", ".join(f"{name} was {old.get(name)}" for name in new | old
+                           if old.get(name) != new.get(name))
         raise ValueError(
-            f"{out} was written with other settings; choose another --out, "
-            "or delete it")
+            f"{out} was written with other settings ({differ}); choose "
+            "another --out, or delete it")
     return [json.loads(line) for line in lines[1:]]
 
 

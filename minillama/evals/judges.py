@@ -87,6 +87,8 @@ def configure(file: Path, tasks: Sequence[Task]) -> list[Task]:
     """
     try:
         wanted = json.loads(Path(file).read_text(encoding="utf-8"))
+        if unknown := set(wanted) - {"perspective", "model"}:
+            raise ValueError(f"{sorted(unknown)} is no judge")
         judges = {}
         if "perspective" in wanted:
             rate = perspective(_key(wanted["perspective"]["key_file"]))

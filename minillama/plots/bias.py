@@ -68,7 +68,7 @@ def _pronouns_frame(size: str) -> Figure:
         axes.plot([x, x], [100 * low, 100 * high], color="black", lw=1.2)
     axes.axhline(50, color="black", lw=1, ls="--")
     axes.set(xticks=range(len(labels)),
-             xticklabels=[name for _, name, _ in labels], ylim=(40, 90),
+             xticklabels=[name for _, name, _ in labels], ylim=(0, 100),
              xlabel="pronoun in the sentence", ylabel="% right",
              title=f"LLaMA-{size} on WinoGender")
     axes.grid(axis="x", visible=False)
