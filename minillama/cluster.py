@@ -77,8 +77,7 @@ def check(
              "0", "--checkpoint-every", str(max(1, steps // 8))]
     alone = _train(None, out / "alone", flags)
     if alone.returncode:
-        raise ValueError("one process alone cannot train: "
-                         + (alone.stderr.strip() or "?").splitlines()[-1])
+        raise ValueError(f"one process alone cannot train: {_last(alone)}")
     for number, layout in enumerate(layouts):
         yield _run(layout, out / f"mix-{number}", flags, out / "alone")
     killed, last = out / "killed", layouts[-1]
@@ -114,6 +113,14 @@ def _train(
                           encoding="utf-8", capture_output=True, check=False)
 
 
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    """Our own last line of a run that failed, or the last few of others."""
+    lines = done.stderr.strip().splitlines()
+    ours = [line for line in lines if line.startswith("minillama: ")]
+    return " | ".join([f"it ended with {done.returncode}",
+                       *(ours[-1:] or lines[-3:])])
+
+
 def _steps(out: Path) -> int:
     """Steps in the log so far."""
     path = out / "metrics.jsonl"
@@ -128,9 +135,7 @@ def _run(
             f"{layout.tensor_parallel} parts")
     done = _train(layout, out, flags)
     if done.returncode:
-        ours = [line for line in done.stderr.splitlines()
-                if line.startswith("minillama: ")] or ["it failed"]
-        return Finding(what, False, ours[-1])
+        return Finding(what, False, _last(done))
     got, wanted = (read_metrics(path / "metrics.jsonl")
                    for path in (out, alone))
     if [r["step"] for r in got] != [r["step"] for r in wanted]:

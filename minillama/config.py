@@ -182,7 +182,9 @@ class TrainConfig:
     dp_shard: int | None = None
     """Processes that share out one copy (FSDP); None: all that are left."""
     tensor_parallel: int = 1
-    """Processes that share every matrix product and the sequence."""
+    """Processes that share every matrix product."""
+    sequence_parallel: bool = True
+    """Whether they also share the sequence, between the products."""
     timeout: float = 120.0
     """Seconds that one process waits for the others before it gives up."""
     log_every: int = 50

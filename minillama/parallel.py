@@ -138,9 +138,9 @@ def layout_of(config: TrainConfig, world_size: int) -> Layout:
     shards = config.dp_shard or max(1, world_size // fixed)
     layout = Layout(
         config.dp_replicate, shards, config.tensor_parallel,
-        micro_batch_size=config.micro_batch_size or max(
+        config.sequence_parallel, config.micro_batch_size or max(
             1, config.batch_size // (config.dp_replicate * shards)),
-        recompute=config.recompute)
+        config.recompute)
     problems = layout.misfits(config.model, config.model.max_seq_len)
     if layout.world_size != world_size:
         problems.append(

@@ -18,7 +18,6 @@ from minillama.batches import Batch
 from minillama.checkpoint import checkpoints
 from minillama.config import ModelConfig, TrainConfig
 from minillama.generate import generate
-from minillama.layout import Layout
 from minillama.model import Transformer
 
 STEPS = 20
@@ -145,25 +144,11 @@ def others(found: dict[str, Any], world: int, data: str) -> None:
     split = mix((1, 1, 2) if world == 2 else (1, 2, 2))
     for name, settings in {
             "micro": {"micro_batch_size": 1},
+            "whole stream": {"sequence_parallel": False},
             "shared heads": {"model": SHARED_HEADS},
             "tied": {"model": TIED}}.items():
         config = config_of(data, **split, **settings)
         found[name] = walk(fresh(config), config, 5)
-    config = config_of(data)
-    mesh = parallel.mesh_of(Layout(tensor_parallel=world), "cpu")
-    state = runs.begin(
-        config, parallel.whole_loss(train.next_token_loss),
-        fresh_model(config), wrap=lambda model: parallel.split_matrices(
-            model, mesh["tensor"], sequence_parallel=False))
-    state.mean, state.clip = parallel.mean, parallel.clip_grad_norm
-    found["whole stream"] = walk(state, config, 5)
-
-
-def fresh_model(config: TrainConfig) -> Transformer:
-    """The model that `fresh` trains."""
-    model = Transformer(config.model)
-    model.init_weights(torch.Generator().manual_seed(config.seed))
-    return model.double()
 
 
 def cross(rank: int, world: int, data: str, folders: list[str]) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import generation, harness, sentences, training
+from benchmarks import (
+    generation, harness, scaling_cpu, sentences, training)
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import Transformer
 from minillama.weights import hf, ladder
@@ -222,6 +223,49 @@ def test_training_rows_hold_both_columns() -> None:
     assert rows["bf16"]["cpu_same"]["median"] == 1.5
     assert rows["bf16"]["tokens_per_s"] == 75.0
     assert rows["bf16"]["mfu"] == pytest.approx(0.075)
+
+
+def test_a_mixs_time_is_over_that_of_one_process() -> None:
+    times = {name: [3.0, 9.0] for name in scaling_cpu.MIXES}
+    times[scaling_cpu.ALONE] = [2.0, 3.0]
+    rows = scaling_cpu.summarise([{
+        "times": {"wall": times, "cpu": times}, "units_per_turn": 12}])
+    assert list(rows) == [scaling_cpu.ALONE, *scaling_cpu.MIXES]
+    assert rows["tensor"]["wall"] == rows["tensor"]["cpu"] == {
+        "median": 2.25, "low": 1.875, "high": 2.625}
+    assert rows["tensor"]["tokens_per_s"] == pytest.approx(8 / 3)
+    assert rows[scaling_cpu.ALONE]["wall"]["median"] == 1.0
+
+
+@pytest.mark.slow
+def test_all_mixes_take_the_same_steps(base: TrainConfig) -> None:
+    pytest.importorskip("ipyparallel")
+    with scaling_cpu.make_sides(base) as (sides, company):
+        before = company.clock()
+        losses = [[step() for _ in range(3)] for step in sides.values()]
+        assert company.clock() > before
+    for walk in losses:
+        assert walk == pytest.approx(losses[0], rel=1e-2)
+        assert walk[-1] < walk[0]
+
+
+def test_mixes_that_compute_something_else_are_not_timed(
+    base: TrainConfig
+) -> None:
+    class Wrong:
+        closed = False
+
+        def __call__(self, *_: Any) -> list[tuple[float, float]]:
+            return [(99.0, 1.0)] * 2
+
+        def close(self) -> None:
+            self.closed = True
+
+    engines = Wrong()
+    with pytest.raises(RuntimeError, match="do not compute the same"):
+        with scaling_cpu.make_sides(base, lambda _: engines):
+            pass
+    assert engines.closed
 
 
 @pytest.mark.parametrize("batch", [1, 3])

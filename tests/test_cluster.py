@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -88,3 +89,19 @@ def test_what_cannot_train_alone_or_overwrites_is_refused(
     assert capsys.readouterr().out == "ok  a: b\nNO  c: d\n"
     assert main([*new, "--json"]) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[1])["what"] == "c"
+
+
+@pytest.mark.parametrize("code, said, wanted", [
+    (2, "warning\nminillama: no room\ntorchrun: 1\n",
+     "it ended with 2 | minillama: no room"),
+    (1, "a\nb\nc\nd\n", "it ended with 1 | b | c | d"),
+    (-9, "", "it ended with -9")])
+def test_a_run_that_fails_is_quoted(
+        code, said, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_train", lambda *_: CompletedProcess(
+        [], code, "", said))
+    with pytest.raises(ValueError) as caught:
+        next(cluster.check(MODEL, 2, tmp_path))
+    assert str(caught.value) == f"one process alone cannot train: {wanted}"
+    assert cluster._run(Layout(2), tmp_path, [], tmp_path) == (
+        "2 copies x 1 shards x 1 parts", False, wanted)

@@ -105,6 +105,16 @@ class Paper(FakeTensorMode):
         self.depth -= 1
         super().__exit__(*error)
 
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """As above, without asking each time whether we are compiled."""
+        return self.dispatch(func, types, args, kwargs or {})
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
 
 class Ledger(TorchDispatchMode):
     """Counts bytes alive and bytes sent, operation by operation.
@@ -117,6 +127,8 @@ class Ledger(TorchDispatchMode):
 
     Chapter: notebooks/13_scaling.ipynb
     """
+
+    _should_skip_dynamo = Paper._should_skip_dynamo
 
     def __init__(self, mesh: DeviceMesh, paper: Paper | None = None) -> None:
         super().__init__()
@@ -154,6 +166,8 @@ class Ledger(TorchDispatchMode):
         """Let an operation run, then look at what it left."""
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # its local tensors come by later
+        if self.paper and func is torch.ops.prim.device.default:
+            return args[0].fake_device  # half of all that is asked
         if "c10d" in func.namespace:
             self.write(func, args)
         if self.paper and func.overloadpacket.__name__ == "wait_tensor":
