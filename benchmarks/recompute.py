@@ -5,7 +5,7 @@
 
 One unit of work is a forward and backward pass of a whole model; the modes
 take turns in one process, on the same weights and batch. Beside the time
-stand the bytes that a layer keeps, measured, and the peak of the whole pass.
+stands the most bytes alive during the pass, measured.
 """
 
 from __future__ import annotations
@@ -75,16 +75,18 @@ def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="15M")
+    parser.add_argument("--n-layers", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    config = ModelConfig.preset(args.preset)
+    config = ModelConfig.preset(args.preset, n_layers=args.n_layers)
     device = choose_device(args.device)
     sides = make_sides(config, args.batch_size, device)
     peaks = {mode: profiling.memory(run).peak for mode, run in sides.items()}
     path, rows = harness.store("recompute", {
-        "settings": {"preset": args.preset, "batch_size": args.batch_size,
+        "settings": {"preset": args.preset, "n_layers": args.n_layers,
+                     "batch_size": args.batch_size,
                      "seq_len": config.max_seq_len},
         "units_per_turn": args.batch_size * config.max_seq_len,
         "peaks": peaks,

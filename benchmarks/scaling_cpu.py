@@ -103,8 +103,8 @@ def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="15M")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=10)
     args = parser.parse_args()
     base = harness.on_the_plays(
         args.preset, batch_size=args.batch_size, micro_batch_size=None,

@@ -33,8 +33,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
-    ColwiseParallel, PrepareModuleInput, RowwiseParallel, SequenceParallel,
-    loss_parallel, parallelize_module)
+    ColwiseParallel, PrepareModuleInput, PrepareModuleOutput,
+    RowwiseParallel, SequenceParallel, loss_parallel, parallelize_module)
 
 from minillama import checkpoint, recompute, runs, sharded
 from minillama.config import TrainConfig
@@ -175,7 +175,7 @@ def split_matrices(
     Columns of wq, wk, wv, w_gate and w_up, then rows of wo and w_down: one
     all-gather before and one reduce-scatter behind each pair, and nothing in
     between. The stream between is dealt out by positions, norms with it; the
-    embedding and the output by the vocabulary.
+    embedding by columns, as in LLaMA's release; the output by the vocabulary.
 
     In training the logits stay dealt out, for `loss_parallel`; else they are
     gathered, so that generation sees them whole.
@@ -214,10 +214,16 @@ def split_matrices(
             "feed_forward.w_gate": ColwiseParallel(),
             "feed_forward.w_up": ColwiseParallel(),
             "feed_forward.w_down": out_of})
-    parallelize_module(model, mesh, {
-        "tok_embeddings": RowwiseParallel(
+    # By columns: of rows DTensor makes the gradient whole everywhere.
+    for style in ([RowwiseParallel(
             input_layouts=Replicate(), output_layouts=stream,
-            use_local_output=local),
+            use_local_output=local)] if tied else [
+        ColwiseParallel(output_layouts=Replicate(), use_local_output=False),
+        PrepareModuleOutput(
+            output_layouts=Replicate(), desired_output_layouts=stream,
+            use_local_output=local)]):
+        parallelize_module(model.tok_embeddings, mesh, style)
+    parallelize_module(model, mesh, {
         **norm,
         "output": ColwiseParallel(
             input_layouts=stream, use_local_output=False)})

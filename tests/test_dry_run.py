@@ -57,9 +57,11 @@ def test_messages_of_tensor_and_sequence_parallelism():
     stream = 4 * B * T * D
     messages = table(run(1, 1, 2))
     # Forward: gather before 2 L halves and the output; scatter behind the
-    # halves and the embedding. Backward: each turns into the other.
-    ways = (2 * L + 1) + (2 * L + 1)
-    assert messages["all-gather", "tensor"] == (ways, ways * stream)
+    # halves. Backward: each turns into the other. The embedding's columns
+    # are gathered, and so is the gradient of them.
+    ways = (2 * L + 1) + 2 * L
+    assert messages["all-gather", "tensor"] == (
+        ways + 2, (ways + 2) * stream)
     assert messages["reduce-scatter", "tensor"] == (ways, ways * stream)
     assert "all-to-all" not in {kind for kind, _ in messages}
     calls, size = messages["all-reduce", "tensor"]
@@ -96,6 +98,26 @@ def test_messages_of_shards_and_copies():
     halves = table(run(3, 2, 1, dtype=torch.bfloat16))
     assert halves["all-gather", "shards"] == (2 * groups, whole)
     assert halves["reduce-scatter", "shards"] == (groups, whole)
+
+
+def test_what_a_half_reads_travels_in_16_bits():
+    """Cast once, before it is gathered; so does what it puts out, and back:
+    all but the embedding and the output."""
+    wide, narrow = (table(run(1, 1, 2, dtype=dtype))
+                    for dtype in (torch.float32, torch.bfloat16))
+    for kind in ("all-gather", "reduce-scatter"):
+        calls, size = wide[kind, "tensor"]
+        assert narrow[kind, "tensor"] == (
+            calls, size - 4 * L * 2 * B * T * D)
+
+
+def test_nobody_has_the_embeddings_whole_gradient():
+    wordy = replace(MODEL, vocab_size=8192)
+    found = dry_run(wordy, Layout(tensor_parallel=4), seq_len=4,
+                    dtype=torch.float32)
+    embedding = 4 * 8192 * D
+    extra = found.peak_bytes - found.resting_bytes - 4 * found.shard
+    assert extra < embedding / 4
 
 
 def test_recompute_is_seen():
@@ -185,7 +207,8 @@ def test_the_65b_step_of_2048_gpus_takes_seconds():
     layer = (3 * 4 * 8192 + 32 * 1024  # wq, wk, wv: 1,024 rows; wo
              + 2 * 11 * 8192 + 32 * 2752  # 2,752 rows are 10.75 each
              + 2 * 32)  # norms
-    ends = 2 * 16 * 8192 + 32  # 4,000 pieces are 15.6 each
+    ends = (125 * 1024  # 1,024 columns of the embedding
+            + 16 * 8192 + 32)  # 4,000 pieces of the output are 15.6 each
     assert found["parameters"] == 65_285_660_672
     assert found["shard"] == 80 * layer + ends
     assert found["peak_bytes"] < 80e9, "it fits on an A100"

@@ -54,7 +54,7 @@ def brute_force(task):
         fits = fits and all(size % t == 0 for size in (
             model.n_heads, model.kv_heads, ffn, model.vocab_size, seq_len))
         for mode in ("none", "selective", "by_hand", "linear", "full"):
-            if fits and not (mode == "by_hand" and t > 1):
+            if fits and not (mode == "by_hand" and task.gpus > 1):
                 found.append(Layout(r, s, t, True, micro, mode))
     counted, work = sizes(model), flops_per_token(model, seq_len)
     return [layouts.evaluate(task, layout, counted, work)

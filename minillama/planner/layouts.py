@@ -97,7 +97,7 @@ def candidates(job: Job) -> Iterator[Layout]:
             continue
         share = job.batch_size // (copies * shards)
         for micro, mode in itertools.product(_divisors(share), RECOMPUTE):
-            if mode != "by_hand" or tensor == 1:
+            if mode != "by_hand" or job.gpus == 1:
                 yield Layout(copies, shards, tensor, True, micro, mode)
 
 

@@ -95,9 +95,8 @@ def _moments(
     f = layout.micro_batch_size * seq_len * inner / t
     all_of_it = _kept(config, layout, seq_len, "none")
     attention = all_of_it - 2 * norm - 8 * f
-    if alone:  # autocast casts the input of q, k, v, gate and up for each
-        attention += 4 * x
-        all_of_it += 4 * x + 6 * (whole if dealt else x)
+    if alone:  # the stream stays in 32 bits
+        all_of_it += 4 * x
     kept = (all_of_it if mode == "none"
             else _kept(config, layout, seq_len, mode) + stream)
     # DDP's.
@@ -121,23 +120,23 @@ def _moments(
         works.append(
             2 * norm + attention + 2 * f + 4 * whole + 3 * weight)
     if dealt:
-        works.append(all_of_it + 2 * f + weight + (6 if alone else 2) * whole)
+        works.append(all_of_it + 2 * f + weight + 2 * whole)
     for left in {layers, layers - 1, min(2, layers), 1} - {0}:
         done = 4 * (layers - left) * block / layout.dp_shard
         # Scattered from the layer before, gathered now and for the next; the
         # embedding, the output and its gradient wait.
-        moving = 2 * block + 2 * ends + lasting if alone else (
+        # Casts of layers that are done are gone.
+        still = lasting - 2 * (layers - left) * block * (mode == "none")
+        moving = 2 * block + 2 * ends + still if alone else (
             4 * (left < layers) + 2 + 2 * (left > 1)) * block + 3 * ends
         yield done, (left - 1) * kept, 0.0, moving + own + max(works)
 
-    # The end: where matrices are split, DTensor makes the embedding's
-    # gradient whole.
+    # The end: every gradient is there.
     if alone:
-        yield 4 * local, 0.0, 0.0, buckets + stream + (
-            2 * sizes.ends if t > 1 else 0)
+        yield 4 * local, 0.0, 0.0, buckets + stream
     else:
         yield 4 * layers * block / layout.dp_shard, 0.0, 0.0, max(
-            8 * ends, 4 * block + 4 * ends + (sizes.ends if t > 1 else 0))
+            8 * ends, 4 * block + 4 * ends)
 
 
 def _kept(
