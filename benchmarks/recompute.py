@@ -28,7 +28,7 @@ MODES = get_args(RecomputeName)
 
 def make_sides(
     config: ModelConfig, batch_size: int, device: torch.device
-) -> dict[str, Callable[[], float]]:
+) -> dict[str, Callable[[], tuple[float, float]]]:
     """A pass in each mode; all have given the same loss and gradient."""
     with device:
         model = Transformer(config)
@@ -36,21 +36,22 @@ def make_sides(
         config.vocab_size, (batch_size, config.max_seq_len + 1),
         generator=torch.Generator().manual_seed(1)).to(device)
 
-    def side(mode: str) -> Callable[[], float]:
-        def run() -> float:
+    def side(mode: str) -> Callable[[], tuple[float, float]]:
+        def run() -> tuple[float, float]:
             recompute.apply(model, mode)
-            model.zero_grad()
             loss = F.cross_entropy(
                 model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
             loss.backward()
-            return loss.item()
+            norm = model.layers[0].attention.wq.weight.grad.norm().item()
+            # Here, so that the next pass does not begin by freeing them.
+            model.zero_grad()
+            return loss.item(), norm
         return run
 
     sides = {mode: side(mode) for mode in MODES}
     found = {}
     for mode, run in sides.items():
-        loss = run()
-        found[mode] = loss, model.layers[0].attention.wq.weight.grad.norm()
+        found[mode] = run()
         for mine, others in zip(found[mode], found["none"]):
             if abs(mine - others) > 1e-3 * abs(others):
                 raise RuntimeError(f"{mode} computes {found[mode]}, none "

@@ -72,20 +72,24 @@ def apply(model: nn.Module, mode: str) -> nn.Module:
         raise ValueError(f"recompute={mode!r} is unknown; try one of "
                          f"{list(get_args(RecomputeName))}")
     for layer in model.layers:
-        for half in ("attention", "feed_forward"):
-            if hasattr(layer, half) and not hasattr(layer, "cast_once"):
-                # Before tensor parallelism gathers it.
-                getattr(layer, half).register_forward_pre_hook(
-                    _cast_once, prepend=True)
-        layer.cast_once = True
+        _cast_once(layer)
         vars(layer).pop("forward", None)
         if mode != "none":
             layer.forward = functools.partial(_forward, layer, mode)
     return model
 
 
-def _cast_once(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    """What autocast would do again for each matrix that reads this input."""
+def _cast_once(layer: nn.Module) -> None:
+    """Cast what several matrices read, which autocast would do for each."""
+    for name in ("attention", "feed_forward"):
+        half = getattr(layer, name, None)
+        if half is not None and not hasattr(half, "casts"):
+            # First, so that tensor parallelism gathers 16 bits.
+            half.casts = half.register_forward_pre_hook(_cast, prepend=True)
+
+
+def _cast(half: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """The first input as products will read it."""
     x, *rest = inputs
     if not torch.is_autocast_enabled(x.device.type):
         return None

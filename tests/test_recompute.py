@@ -164,6 +164,22 @@ def test_the_formulas_hold_under_autocast(mode):
     assert kept - x.nbytes == recompute.kept_bytes(config, mode, batch=2)
 
 
+def test_what_products_read_is_cast_once():
+    model, x, tables = one_layer(SHAPES["all heads"], torch.float32)
+    layer = recompute.apply(recompute.apply(model, "full"), "none").layers[0]
+    seen = []
+    at, ffn = layer.attention, layer.feed_forward
+    for linear in (at.wq, at.wk, at.wv, ffn.w_gate, ffn.w_up):
+        linear.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x, tables)
+    layer(x, tables)
+    assert [x.dtype for x in seen] == 5 * [torch.bfloat16] + (
+        5 * [torch.float32])
+    assert seen[0] is seen[1] is seen[2] and seen[3] is seen[4]
+
+
 @pytest.mark.parametrize("autocast", [True, False])
 def test_in_16_bits_it_is_as_near_the_truth_as_autograd(autocast):
     """Products in bf16, or all of it: errors against float64, side by side."""

@@ -167,7 +167,10 @@ def layouts(plans: Sequence[Plan], room: float) -> None:
         arrowprops=dict(arrowstyle="->"))
     axes.set(xscale="log", yscale="log", ylabel="seconds a step (estimated)",
              xlabel="GiB a GPU; the dashed line is what there is")
-    axes.legend(ncols=2)
+    axes.set_yticks([5, 10, 20, 50], ["5", "10", "20", "50"])
+    axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
+    axes.minorticks_off()
+    axes.legend(loc="lower left", ncols=3, bbox_to_anchor=(0, 1))
     show(picture, alt="A cloud of points, one a layout. Left of a dashed "
          "line they fit; the lowest of those is marked.")
 
