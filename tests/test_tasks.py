@@ -18,12 +18,12 @@ import pytest
 
 from minillama.evals.evaluate import Options, evaluate, items_of, summarise
 from minillama.evals.paper import nearest_size, printed
-from minillama.evals.plays import endings, questions
 from minillama.evals.scorers import LlamaScorer
 from minillama.evals.tasks import GROUPS, SAMPLES, TASKS, choose_tasks
 from minillama.samples import load_mini
 from tests.originals import COUNT, write_all, write_lines, write_mmlu
 from tests.real import real_data
+from tools.plays import endings, questions
 
 COMMON_SENSE = [task.name for task in GROUPS["commonsense"]]
 LETTERED = [*COMMON_SENSE, "race_middle", "race_high"]
