@@ -24,6 +24,7 @@ from minillama.samples import load_mini
 from tests.originals import COUNT, write_all, write_lines, write_mmlu
 from tests.real import real_data
 from tools.plays import endings, questions
+from tools.shell import ROOT
 
 COMMON_SENSE = [task.name for task in GROUPS["commonsense"]]
 LETTERED = [*COMMON_SENSE, "race_middle", "race_high"]
@@ -311,6 +312,22 @@ def test_unknown_tasks_get_the_nearest_names():
         choose_tasks(["arc-easy"])
     with pytest.raises(ValueError, match="hellaswag"):
         choose_tasks(["boolq", "helaswag"])
+
+
+def test_the_manifest_of_the_page_is_that_of_the_tasks():
+    page = (ROOT / "book" / "evaluation_protocol.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in page.partition("## The files")[2].splitlines()
+            if line.startswith("|")]
+    stated = {row[0]: row for row in rows if len(row) == 6}
+    for task in TASKS.values():
+        if task.title and not task.folder:
+            name = task.title.split(" ")[0].split("@")[0]
+            _, files, _, count, licence, _ = stated.pop(name)
+            assert (count.replace(",", ""), licence) == (
+                str(task.count), task.licence), name
+            assert task.file.split(",")[0].split("/")[-1] in files
+    assert set(stated) == {"benchmark", "---", ""}
 
 
 def test_groups_and_all_stand_for_their_tasks_once():

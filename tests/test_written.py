@@ -224,7 +224,7 @@ def test_humaneval_from_file_to_pass_at_k(tmp_path):
     assert len(items) == 30
     texts = [i.answers[0] if n % 3 else "    return x\n"
              for n, i in enumerate(sorted(items, key=lambda i: (
-                 len(i.prompt), i.id)))]
+                 i.prompt[:64], len(i.prompt), i.id)))]
     report = summarise(task, evaluate(Parrot(texts), task, items))
     # add0 returns x: the wrong program is right there.
     assert report.score == pytest.approx((20 + (texts[0] != items[
