@@ -92,8 +92,9 @@ def test_json_is_one_object(capsys):
 
 def test_two_runs_are_compared(capsys, tmp_path):
     for name, wording in (("a", "paper"), ("b", "harness")):
-        run(capsys, "--tasks", "boolq,piqa", "--protocol", wording,
-            "--out", str(tmp_path / name))
+        _, out, _ = run(capsys, "--tasks", "boolq, piqa", "--protocol",
+                        wording, "--out", str(tmp_path / name))
+        assert ("not comparable with the paper's" in out) == (name == "b")
     path = tmp_path / "b" / "piqa.jsonl"
     first, *lines = path.read_text("utf-8").splitlines()
     records = [json.loads(line) for line in lines]
@@ -119,6 +120,8 @@ def test_two_runs_are_compared(capsys, tmp_path):
     (["--tasks", "piqa", "--data", "nowhere"], "valid.jsonl"),
     (["--tasks", "piqa", "--limit", "0"], "limit=0"),
     (["--tasks", "piqa", "--shots", "2"], "train.jsonl"),
+    (["--tasks", "piqa", "--shots", "-1"], "shots=-1"),
+    (["--tasks", "mmlu", "--shots", "9"], "lower --shots"),
     (["--compare", "a", "b"], "no task in common"),
 ])
 def test_bad_input_is_one_line(capsys, flags, words):
