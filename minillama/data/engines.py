@@ -150,9 +150,8 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
             ray.shutdown()
             if not tries_left:
                 raise ValueError(
-                    f"engine=ray: Ray does not start ({error}); try again "
-                    "when the machine is less busy, or take --engine local"
-                ) from None
+                    f"engine=ray: Ray does not start ({error}); try again, "
+                    "or take --engine local") from None
     return functools.partial(RayPipelineExecutor, mem_per_cpu_gb=0.4)
 
 

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -86,8 +87,7 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
             ledger.drop(result)
             continue
         text, lines = result
-        if lines:
-            ledger.cut("licence header", lines)
+        ledger.lines += Counter({"licence header": lines})
         yield ledger.keep(Document(
             "github", f"{repository}/{name}", text, {"licence": licence}))
 
