@@ -188,7 +188,7 @@ def line_reason(line: str) -> str | None:
     Args:
         line: without spaces around it; citation marks are ignored.
     """
-    if any(len(word) > MAX_WORD for word in line.split()):
+    if max(map(len, line.split()), default=0) > MAX_WORD:
         return "word too long"
     line = _CITATION.sub("", line)
     if not line.endswith(_END_MARKS) or line.endswith("..."):
