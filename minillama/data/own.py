@@ -5,7 +5,6 @@ Chapter: notebooks/03_mixture.ipynb
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +30,10 @@ def inputs(path: Path) -> list[Path]:
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:
     """Stream the documents of one file.
 
-    A text file is one document, or one a mebibyte, cut between lines. Each
-    line of a jsonl file is an object with `text`, each row of a parquet file
-    has a column `text`; `id` is taken if it is there, all else is metadata.
+    A text file is one document, or one each 2^20 characters, cut after the
+    line, or in it if it is as long again. Each line of a jsonl file is an
+    object with `text`, each row of a parquet file has a column `text`; `id`
+    is taken if it is there, all else is metadata.
 
     Args:
         path: a file.
@@ -56,22 +56,21 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
 
 
 def _pieces(path: Path) -> Iterator[dict[str, Any]]:
-    """A text file, cut behind a line end after each mebibyte."""
+    """A text file; no more than 2^21 characters are held."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        while lines := file.readlines(_PIECE):
-            yield {"text": "".join(lines), "file": path.name}
+        while text := file.read(_PIECE):
+            yield {"text": text + file.readline(_PIECE), "file": path.name}
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
     """The objects of a file, line by line; None for any other line."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        while line := file.readline(MAX_LINE):
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                record = None
-            if line.strip():
-                yield record if isinstance(record, dict) else None
+    for line in archives.lines(path, MAX_LINE):
+        try:
+            record = json.loads(line or b"")
+        except (ValueError, RecursionError):
+            record = None
+        if line is None or line.strip():
+            yield record if isinstance(record, dict) else None
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
