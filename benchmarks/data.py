@@ -8,12 +8,14 @@ sides share, faster than its own, so the comparison is in its favour; it hashes
 with SHA-1, since its other hash fails with xxhash 4.
 
     python -m benchmarks.data --source wikipedia=DIR --source books=DIR
+    python -m benchmarks.data --source books=DIR --reading 100
     python -m benchmarks.data --source books=DIR --build 100
     python -m benchmarks.data --source books=DIR --memory 1000
 
-`--build` and `--memory` take megabytes, and make so much raw input out of the
-samples, repeated with other words and other ids, in the format of the source.
-A build of eight files is timed with one worker and with two, step by step.
+These three take megabytes, and make so much raw input out of the samples,
+repeated with other words and other ids, in the format of the source. Reading
+and cleaning is timed in one process and in two at the same time; a build of
+eight files with one worker and with two, step by step.
 Memory is that of the largest process with one worker, which does all the work
 itself, for a quarter of the size and for all of it, in one file where the
 format is a stream; each of several workers runs the same code.
@@ -26,6 +28,7 @@ import functools
 import io
 import itertools
 import json
+import multiprocessing
 import re
 import shutil
 import subprocess
@@ -223,15 +226,38 @@ def scaling(name: str, path: Path, megabytes: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         size = larger(name, path, Path(folder), megabytes, 8)
         one, two = (built(f"{name}={folder}", n) for n in (1, 2))
-    clean, rest = ({"one": sum(one["steps"][s] for s in names),
-                    "two": sum(two["steps"][s] for s in names)}
-                   for names in (one["steps"].keys() & {"read", "refine"},
-                                 one["steps"].keys() - {"read", "refine"}))
     return {"megabytes": size, "one": one["seconds"], "two": two["seconds"],
             "speed_up": one["seconds"] / two["seconds"],
-            "cleaning": clean["one"] / clean["two"],
-            "rest": rest["one"] / rest["two"], "steps": [
-                one["steps"], two["steps"]]}
+            "steps": [one["steps"], two["steps"]]}
+
+
+def clean(name: str, units: list[Path], together: Any) -> float:
+    """Wall seconds for reading files, once all processes are there."""
+    list(module(name).read(units[0], Ledger()))
+    together.wait()
+    start = time.perf_counter()
+    for unit in units:
+        for _ in module(name).read(unit, Ledger()):
+            pass
+    return time.perf_counter() - start
+
+
+def cleaning(name: str, path: Path, megabytes: float) -> dict[str, Any]:
+    """Megabytes a second of one process, and of two at the same time."""
+    row: dict[str, Any] = {}
+    processes = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder, (
+            processes.Manager()) as manager:
+        size = larger(name, path, Path(folder), megabytes, 8)
+        units = module(name).inputs(Path(folder))
+        for label, count in (("one", 1), ("two", 2)):
+            together = manager.Barrier(count)
+            with processes.Pool(count) as pool:
+                seconds = max(pool.starmap(clean, [
+                    (name, units[number::2], together)
+                    for number in range(count)], chunksize=1))
+            row[label] = size / 2 * count / seconds
+    return {"megabytes": size, **row, "speed_up": row["two"] / row["one"]}
 
 
 def memory(name: str, path: Path, megabytes: float) -> dict[str, Any]:
@@ -269,6 +295,7 @@ def main() -> None:
     parser.add_argument("--source", action="append", default=[],
                         metavar="NAME=PATH")
     parser.add_argument("--build", type=float, metavar="MB")
+    parser.add_argument("--reading", type=float, metavar="MB")
     parser.add_argument("--memory", type=float, metavar="MB")
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--out", type=Path, default=harness.RESULTS)
@@ -277,6 +304,7 @@ def main() -> None:
     sources = {name: Path(path) for name, path in (
         word.split("=", 1) for word in args.source)}
     for verb, measure, size in (("build", scaling, args.build),
+                                ("reading", cleaning, args.reading),
                                 ("memory", memory, args.memory)):
         if size:
             name, run, rows = verb, {"settings": {}, "rows": {
