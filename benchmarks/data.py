@@ -250,11 +250,12 @@ def cleaning(name: str, path: Path, megabytes: float) -> dict[str, Any]:
             processes.Manager()) as manager:
         size = larger(name, path, Path(folder), megabytes, 8)
         units = module(name).inputs(Path(folder))
+        half = len(units) // 2
         for label, count in (("one", 1), ("two", 2)):
             together = manager.Barrier(count)
             with processes.Pool(count) as pool:
                 seconds = max(pool.starmap(clean, [
-                    (name, units[number::2], together)
+                    (name, units[half * number:][:half], together)
                     for number in range(count)], chunksize=1))
             row[label] = size / 2 * count / seconds
     return {"megabytes": size, **row, "speed_up": row["two"] / row["one"]}
