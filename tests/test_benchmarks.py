@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import (
-    generation, harness, scaling_cpu, sentences, training)
+    dry_run, generation, harness, scaling_cpu, sentences, training)
 from minillama.config import ModelConfig, TrainConfig
 from minillama.model import Transformer
 from minillama.weights import hf, ladder
@@ -235,6 +235,23 @@ def test_a_mixs_time_is_over_that_of_one_process() -> None:
         "median": 2.25, "low": 1.875, "high": 2.625}
     assert rows["tensor"]["tokens_per_s"] == pytest.approx(8 / 3)
     assert rows[scaling_cpu.ALONE]["wall"]["median"] == 1.0
+
+
+def test_a_dry_run_is_told_by_its_fastest_turn_and_its_most_memory() -> None:
+    turns = [{"wall": w, "cpu": 9 - w, "mb": 10 * w, "messages": 7}
+             for w in (3.0, 2.0)]
+    assert dry_run.summarise([{"turns": turns[:1]}, {"turns": turns[1:]}]) == {
+        "65B, 2,048 GPUs": {"wall": 2.0, "cpu": 6.0, "mb": 30.0,
+                            "messages": 7, "turns": 2}}
+
+
+def test_a_dry_run_is_measured_as_a_command() -> None:
+    pytest.importorskip("resource")
+    found = dry_run.measure(
+        "plan --preset toy --gpus 4 --dp-shard 4 --micro-batch-size 1 "
+        "--recompute full --dry-run --json")
+    assert found["gpus"] == 4 and found["messages"] > 10
+    assert found["mb"] > 50 and found["wall"] > 0 and found["cpu"] > 0
 
 
 @pytest.mark.slow
