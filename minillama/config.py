@@ -266,5 +266,7 @@ class GenerateConfig:
     """Seed of the draws."""
     compile: bool = False
     """Compile the writing of a token: faster after half a minute."""
+    int8: bool = False
+    """Write with matrices rounded to 8 bits: faster, a little less exact."""
     device: str = "auto"
     """`cuda`, `mps`, `cpu`, or `auto` for the first of these present."""

@@ -6,18 +6,18 @@ prompt is left to the model as it is. For writing, matrices that see the same
 input lie in one, with every column in one piece; RoPE's tables are made once
 for all positions; queries and keys turn in one go; and nothing stands between
 the numbers and PyTorch's functions. The numbers are the plain model's up to
-rounding, and so is the text.
+rounding, and so is the text; in 8 bits both are near.
 
 Chapter: notebooks/11_generation.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,6 +46,29 @@ def joined(linears: Sequence[nn.Linear]) -> Float[Tensor, "D O"]:
     return whole
 
 
+Matrix8 = tuple[Int8[Tensor, "O D"], Float[Tensor, "O"]]
+"""Whole numbers from -127 to 127, and for each row what to multiply by."""
+
+Keep = Callable[[Tensor], Tensor | Matrix8]
+"""How a matrix is held for writing: as it is, or `in_8_bits`."""
+
+
+def in_8_bits(matrix: Float[Tensor, "D O"]) -> Matrix8:
+    """Each column in steps of its largest absolute value / 127."""
+    scales = (matrix.abs().amax(dim=0).float() / 127).clamp_min(1e-12)
+    whole = (matrix / scales).round().to(torch.int8)
+    return whole.T.contiguous(), scales.to(matrix.dtype)
+
+
+def product(
+    x: Float[Tensor, "B D"], matrix: Float[Tensor, "D O"] | Matrix8
+) -> Float[Tensor, "B O"]:
+    """x times a matrix, which may be `in_8_bits`."""
+    if isinstance(matrix, Tensor):
+        return x @ matrix
+    return torch.ops.aten._weight_int8pack_mm(x, *matrix)
+
+
 def normed(x: Float[Tensor, "B D"], norm: RMSNorm) -> Float[Tensor, "B D"]:
     """RMSNorm by PyTorch's own function, where it computes the same."""
     if x.dtype.itemsize < 4:  # it would multiply before rounding
@@ -59,15 +82,18 @@ class FastBlock(nn.Module):
     Chapter: notebooks/11_generation.ipynb
     """
 
-    def __init__(self, block: Block, config: ModelConfig) -> None:
+    def __init__(
+        self, block: Block, config: ModelConfig, keep: Keep
+    ) -> None:
         super().__init__()
         a, f = block.attention, block.feed_forward
         self.norms = block.attention_norm, block.ffn_norm
         self.heads, self.groups = config.n_heads, config.kv_heads
         self.head_dim, self.hidden = config.head_dim, f.w_up.out_features
-        self.w_qkv, self.wo = joined([a.wq, a.wk, a.wv]), joined([a.wo])
-        self.w_gate_up = joined([f.w_gate, f.w_up])
-        self.w_down = joined([f.w_down])
+        self.w_qkv = keep(joined([a.wq, a.wk, a.wv]))
+        self.wo = keep(joined([a.wo]))
+        self.w_gate_up = keep(joined([f.w_gate, f.w_up]))
+        self.w_down = keep(joined([f.w_down]))
 
     def forward(
         self,
@@ -84,17 +110,17 @@ class FastBlock(nn.Module):
             cache: keys and values; those of x are written into it.
         """
         (keys, values), end = cache, len(turns)
-        heads = (normed(x, self.norms[0]) @ self.w_qkv).view(
+        heads = product(normed(x, self.norms[0]), self.w_qkv).view(
             len(x), -1, self.head_dim)  # (B, H + 2 G, K)
         turned = _turn(heads[:, :self.heads + self.groups], turns[-1])
         keys.select(2, end - 1).copy_(turned[:, self.heads:])
         values.select(2, end - 1).copy_(heads[:, -self.groups:])
         out = attend(turned[:, :self.heads, None], keys[:, :, :end],
                      values[:, :, :end]).view(x.shape)
-        x = torch.addmm(x, out, self.wo)
-        both = normed(x, self.norms[1]) @ self.w_gate_up
+        x = x + product(out, self.wo)
+        both = product(normed(x, self.norms[1]), self.w_gate_up)
         gate, up = both.split(self.hidden, dim=-1)
-        return torch.addmm(x, F.silu(gate) * up, self.w_down)
+        return x + product(F.silu(gate) * up, self.w_down)
 
 
 def _turn(
@@ -122,21 +148,33 @@ class FastTransformer(Transformer):
         compile: compile the step that writes one token: once, whatever the
             lengths, for one text, and once more for several. It takes about
             half a minute and needs a C++ compiler on a CPU.
+        int8: write with matrices rounded to 8 bits, a quarter to read; the
+            model itself, which reads prompts, is put into bf16. CPU only.
+
+    Raises:
+        ValueError: for int8 on another device.
 
     Chapter: notebooks/11_generation.ipynb
     """
 
-    def __init__(self, model: Transformer, compile: bool = False) -> None:
+    def __init__(
+        self, model: Transformer, compile: bool = False, int8: bool = False
+    ) -> None:
         nn.Module.__init__(self)
+        if int8:  # the product with whole numbers wants 16 bits beside them
+            if model.output.weight.device.type != "cpu":
+                raise ValueError("int8 is for a CPU only; try device='cpu'")
+            model.bfloat16()
+        keep: Keep = in_8_bits if int8 else lambda matrix: matrix
         self.config, self.reader = model.config, model
         self.tok_embeddings, self.norm = model.tok_embeddings, model.norm
         self.layers = model.layers  # `empty_cache` asks them for their heads
         self.blocks = nn.ModuleList(
-            FastBlock(layer, model.config) for layer in model.layers)
+            FastBlock(layer, model.config, keep) for layer in model.layers)
         output = model.output.weight
         # A tied matrix keeps the layout that looking tokens up wants.
-        self.w_output = (output.data.T if model.config.tie_embeddings
-                         else joined([model.output]))
+        self.w_output = keep(output.data.T if model.config.tie_embeddings
+                             else joined([model.output]))
         self.turns = torch.stack(model.rope_tables(
             0, model.config.max_seq_len, output), dim=-1)
         self._write, self._varies = self._step, lambda *_: None
@@ -180,5 +218,5 @@ class FastTransformer(Transformer):
         """The vector of a token a text in, the logits of the next out."""
         for block, kept in zip(self.blocks, cache):
             x = block(x, turns, kept)
-        logits = normed(x, self.norm) @ self.w_output
+        logits = product(normed(x, self.norm), self.w_output)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -31,7 +31,7 @@ def run(config: GenerateConfig) -> int:
         from minillama.fast import FastTransformer
 
         return write(config, choose_device(config.device),
-                     lambda model: FastTransformer(model, config.compile))
+                     lambda m: FastTransformer(m, config.compile, config.int8))
     from minillama import parallel
 
     with parallel.company(TIMEOUT, config.device) as device, \
