@@ -1,7 +1,7 @@
 """How fast is the data? MB/s a core, two workers against one, memory.
 
 Each source reads the raw files that are given (real samples); megabytes are
-raw bytes. Steps that datatrove has too, MinHash, the rules of C4 and its spans,
+raw bytes. Steps that datatrove has too (MinHash, the rules of C4, its spans)
 are timed on the plays: both sides in one process, in turns. datatrove's
 tokenizers are replaced by `str.split` and by a split of sentences that both
 sides share, faster than its own, so the comparison is in its favour; it hashes
