@@ -14,9 +14,9 @@ with SHA-1, since its other hash fails with xxhash 4.
 
 These three take megabytes, and make so much raw input out of the samples,
 repeated with other words and other ids, in the format of the source. Reading
-and cleaning is timed in one process and in two at the same time, by the clock
-of the processor, which other work on the machine hardly touches; a build of
-eight files with one worker and with two, step by step.
+and cleaning is timed in one process and in two that do the same at the same
+time, in turns; a build of eight files with one worker and with two, step by
+step.
 Memory is that of the largest process with one worker, which does all the work
 itself, for a quarter of the size and for all of it, in one file where the
 format is a stream; each of several workers runs the same code.
@@ -32,6 +32,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -232,37 +233,32 @@ def scaling(name: str, path: Path, megabytes: float) -> dict[str, Any]:
             "steps": [one["steps"], two["steps"]]}
 
 
-def clean(name: str, units: list[Path], together: Any) -> float:
-    """The processor's seconds for reading files, in the better of two turns
-    that begin when all processes are there."""
-    turns = []
-    for _ in range(2):
-        together.wait()
-        start = time.process_time()
-        for unit in units:
-            for _ in module(name).read(unit, Ledger()):
-                pass
-        turns.append(time.process_time() - start)
-    return min(turns)
+def clean(name: str, units: list[Path]) -> float:
+    """Seconds for reading and cleaning files."""
+    start = time.perf_counter()
+    for unit in units:
+        for _ in module(name).read(unit, Ledger()):
+            pass
+    return time.perf_counter() - start
 
 
-def cleaning(name: str, path: Path, megabytes: float) -> dict[str, Any]:
-    """Megabytes a second of one process, and of two at the same time."""
-    row: dict[str, Any] = {}
-    processes = multiprocessing.get_context("fork")
+def cleaning(
+    name: str, path: Path, megabytes: float, turns: int = 5
+) -> dict[str, Any]:
+    """Megabytes a second of one process, and of two that do the same."""
+    ratios, alone = [], []
     with tempfile.TemporaryDirectory() as folder, (
-            processes.Manager()) as manager:
+            multiprocessing.get_context("fork").Pool(2)) as pool:
         size = larger(name, path, Path(folder), megabytes, 8)
-        units = module(name).inputs(Path(folder))
-        half = len(units) // 2
-        for label, count in (("one", 1), ("two", 2)):
-            together = manager.Barrier(count)
-            with processes.Pool(count) as pool:
-                seconds = max(pool.starmap(clean, [
-                    (name, units[half * number:][:half], together)
-                    for number in range(count)], chunksize=1))
-            row[label] = size / 2 * count / seconds
-    return {"megabytes": size, **row, "speed_up": row["two"] / row["one"]}
+        job = (name, module(name).inputs(Path(folder)))
+        for _ in range(turns):
+            one, = pool.starmap(clean, [job])
+            ratios.append(sum(one / seconds for seconds in pool.starmap(
+                clean, [job, job], chunksize=1)))
+            alone.append(one)
+    ratio, one = statistics.median(ratios), size / statistics.median(alone)
+    return {"megabytes": size, "one": one, "two": ratio * one,
+            "speed_up": ratio, "low": min(ratios), "high": max(ratios)}
 
 
 def memory(name: str, path: Path, megabytes: float) -> dict[str, Any]:

@@ -329,6 +329,7 @@ LEFTOVERS = re.compile("|".join([
     "download" + r"\.pytorch", "hugging" + r"face\.co/datasets",
 ]))
 # A tick that ends a sentence of a to-do list, and text from a draft.
+PICTURE = re.compile(r"[\w+/=]{100,}")
 DRAFT = re.compile("|".join([r"\bX" + "XX", r"\bFIX" + "ME", "lorem " + "ip",
                              r"\bTO" + r"DO(?!.*https://)"]))
 
@@ -350,7 +351,8 @@ def test_no_path_of_a_machine_and_no_registry_is_named():
 def test_no_draft_was_left():
     found = [f"{path}: {hit.group(0)}" for path, text in texts()
              if path.suffix in (".py", ".md", ".ipynb")
-             for hit in DRAFT.finditer(text)]
+             # Letters of a stored picture spell anything, sooner or later.
+             for hit in DRAFT.finditer(PICTURE.sub("", text))]
     assert found == []
 
 

@@ -45,7 +45,7 @@ def table(path: Path) -> list[dict]:
 
 def labelled(path: Path) -> list[dict]:
     marks = path.with_name(f"{path.stem}-labels.lst").read_text(
-        "utf-8").split()
+        encoding="utf-8").split()
     return [{**row, "label": mark} for row, mark in zip(lines(path), marks)]
 
 
