@@ -33,7 +33,6 @@ import multiprocessing
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -51,11 +50,6 @@ from minillama.data.document import Document, Ledger
 from minillama.data.recipe import module
 
 TURNS = 5
-
-
-def text_of_plays() -> str:
-    """Five megabytes."""
-    return "\n".join(fetch.plays().values())
 
 
 def split(text: str) -> list[str]:
@@ -204,23 +198,17 @@ def built(source: str, workers: int) -> dict[str, Any]:
     largest process."""
     model = corpus.prepare(None, SHAPE.vocab_size) / "tokenizer.model"
     out = Path(tempfile.mkdtemp()) / "out"
-    command = [sys.executable, "-m", "minillama", "data", "build", "--source",
-               source, "--tokenizer", str(model), "--out", str(out),
-               "--workers", str(workers)]
-    watch = ("import resource, subprocess, sys\n"
-             "subprocess.run(sys.argv[1:], check=True, stdout=2)\n"
-             "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", watch, *command],
-                          stdout=subprocess.PIPE, check=True)
-    seconds = time.perf_counter() - start
+    said, used = harness.watched(
+        "data", "build", "--source", source, "--tokenizer", str(model),
+        "--out", str(out), "--workers", str(workers))
+    print(said, file=sys.stderr)
     # datatrove writes one file when a step begins, and one when it ends.
     steps = {end.parent.name: end.stat().st_mtime - end.with_name(
         "executor.json").stat().st_mtime
         for end in out.glob(".work/*/logs/*/stats.json")}
     shutil.rmtree(out.parent)
-    return {"seconds": seconds, "steps": steps,
-            "peak_megabytes": int(done.stdout) / 1024}
+    return {"seconds": used["wall"], "steps": steps,
+            "peak_megabytes": used["peak_bytes"] / 2**20}
 
 
 def scaling(name: str, path: Path, megabytes: float) -> dict[str, Any]:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
 from typing import Any
 
 import torch
@@ -26,21 +23,11 @@ COMMAND = ("plan --preset 65B --gpus 2048 --dp-replicate 1 --dp-shard 256 "
 
 def measure(words: str) -> dict[str, Any]:
     """Seconds by both clocks and the largest memory of one command."""
-    before, begun = _children(), time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "minillama", *words.split()],
-                          capture_output=True, check=True)
-    wall, after = time.perf_counter() - begun, _children()
-    found = json.loads(done.stdout)["dry_run"]
-    return {"wall": wall, "gpus": found["gpus"],
-            "cpu": sum(after[:2]) - sum(before[:2]),
-            "mb": after.ru_maxrss / 1000,  # the largest child so far
+    said, used = harness.watched(*words.split())
+    found = json.loads(said)["dry_run"]
+    return {"wall": used["wall"], "cpu": used["cpu"], "gpus": found["gpus"],
+            "mb": used["peak_bytes"] / 1e6,
             "messages": sum(t["calls"] for t in found["traffic"])}
-
-
-def _children() -> Any:
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_CHILDREN)
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

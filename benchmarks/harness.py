@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -80,6 +81,34 @@ def take_turns(
                 times[c][name].append(round(clock() - before[c], 6))
         order.reverse()
     return times
+
+
+def watched(*words: str) -> tuple[str, dict[str, float]]:
+    """What a `minillama` command prints, and what it used.
+
+    A small process starts it and asks the kernel afterwards: the peak that a
+    process is said to have begins with that of the one that started it.
+
+    Returns:
+        Its standard output; seconds by both clocks, and `peak_bytes`, the
+        resident set of its largest process.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH, sys.executable, "-m", "minillama",
+         *words], stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    said, _, used = done.stdout.rstrip().rpartition("\n")
+    return said, json.loads(used)
+
+
+_WATCH = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True)
+wall = time.perf_counter() - began
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"wall": wall, "cpu": used.ru_utime + used.ru_stime,
+                  "peak_bytes": used.ru_maxrss * 1024}))
+"""
 
 
 def speed_ups(

@@ -65,18 +65,24 @@ def test_the_text_is_the_plain_one(shape, rows):
         assert texts(model, rows, 70, **knobs) == want  # it works on
 
 
+def side_by_side(model, fast):
+    """Logits of both, token by token, each with a cache of its own."""
+    ours, theirs = (plain.empty_cache(m, 1, 10) for m in (model, fast))
+    for position in range(9):
+        token = torch.tensor([[position]])
+        with torch.inference_mode():
+            pair = (model(token, position, ours),
+                    fast(token, position, theirs))
+        yield pair
+
+
 @pytest.mark.parametrize("dtype", [
     torch.float32, torch.bfloat16, torch.float16])
 def test_logits_to_rounding(dtype):
     """Within a few roundings of the plain pass in the same precision."""
     model = wild_model(SHAPES["shared heads"], dtype)
-    fast, tokens = FastTransformer(copy.deepcopy(model)), torch.arange(9)
-    ours, theirs = (plain.empty_cache(m, 1, 10) for m in (model, fast))
-    for position in range(9):
-        token = tokens[None, position:position + 1]
-        with torch.no_grad():
-            want = model(token, position, ours)
-            got = fast(token, position, theirs)
+    fast = FastTransformer(copy.deepcopy(model))
+    for want, got in side_by_side(model, fast):
         assert got.dtype == torch.float32
         scale = want.abs().max() * torch.finfo(dtype).eps
         assert (got - want).abs().max() < 16 * scale
@@ -122,13 +128,7 @@ def test_compiled_logits_in_16_bits(no_shape_checks):
     """A fused step rounds less often, so that only the logits are near."""
     model = wild_model(
         replace(SHAPES["paper"], n_layers=1), torch.bfloat16)
-    fast, tokens = FastTransformer(model, compile=True), torch.arange(9)
-    ours, theirs = (plain.empty_cache(m, 1, 10) for m in (model, fast))
-    for position in range(9):
-        token = tokens[None, position:position + 1]
-        with torch.inference_mode():
-            want = model(token, position, ours)
-            got = fast(token, position, theirs)
+    for want, got in side_by_side(model, FastTransformer(model, compile=True)):
         assert (got - want).abs().max() < want.abs().max() / 16
 
 

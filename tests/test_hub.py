@@ -13,7 +13,6 @@ import gzip
 import json
 import shutil
 import zipfile
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 

@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -87,7 +86,8 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
             ledger.drop(result)
             continue
         text, lines = result
-        ledger.lines += Counter({"licence header": lines})
+        if lines:
+            ledger.cut("licence header", lines)
         yield ledger.keep(Document(
             "github", f"{repository}/{name}", text, {"licence": licence}))
 
