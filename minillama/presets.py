@@ -41,7 +41,7 @@ PRESETS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {
     "toy": (
         ModelConfig(128, 4, 4, multiple_of=32, vocab_size=1024,
                     max_seq_len=256),
-        dict(steps=1500, batch_size=8, max_lr=3e-3, warmup_steps=100)),
+        dict(steps=1200, batch_size=8, max_lr=3e-3, warmup_steps=100)),
     "15M": (
         ModelConfig(384, 6, 6, multiple_of=32, vocab_size=6144,
                     max_seq_len=512),
