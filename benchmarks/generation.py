@@ -13,7 +13,9 @@ compiled, and with its matrices in 8 bits, where the text may differ. Writing
 one token reads every weight but the embedding. So in the same turns a block
 of their size is summed once for every new token: nothing that reads all
 weights for each token can be faster, and a small model is held to the speed
-of the cache that its weights fit into.
+of the cache that its weights fit into. And the matrices are multiplied by a
+vector, one after another, with nothing between them: what is left then is not
+the loop's.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ INT8 = "fast, int8"
 OURS = ("as built", "fast", "fast, compiled", INT8)
 THEIRS = "Hugging Face generate()"
 READ = "reading the weights"
+PRODUCTS = "the products alone"
 PROMPT = [1, *range(300, 315)]
 
 Write = Callable[[], list[int]]
@@ -71,17 +74,20 @@ def their_writer(
     return write
 
 
+def make_model(config: ModelConfig, device: torch.device) -> Transformer:
+    """One of random weights."""
+    model = Transformer(config)
+    model.init_weights(torch.Generator().manual_seed(1))
+    return model.to(device).eval()
+
+
 def make_sides(
-    config: ModelConfig,
+    model: Transformer,
     new_tokens: int,
-    device: torch.device,
     batch: int = 1,
     ours: tuple[str, ...] = OURS[:2],
 ) -> dict[str, Write]:
     """Writers of the same text, which has been compared."""
-    model = Transformer(config)
-    model.init_weights(torch.Generator().manual_seed(1))
-    model = model.to(device).eval()
     forms = {OURS[0]: lambda m: m, OURS[1]: FastTransformer,
              OURS[2]: lambda m: FastTransformer(m, compile=True),
              INT8: lambda m: FastTransformer(m, int8=True)}
@@ -96,12 +102,29 @@ def make_sides(
     return sides
 
 
+def products(model: Transformer, batch: int = 1) -> Callable[[], Any]:
+    """The matrix products of one step, as the fast form lays them out."""
+    fast = FastTransformer(copy.deepcopy(model))
+    matrices = [fast.w_output, *(
+        matrix for block in fast.blocks for matrix in (
+            block.w_qkv, block.wo, block.w_gate_up, block.w_down))]
+    pairs = [(torch.ones(batch, len(m), dtype=m.dtype, device=m.device), m)
+             for m in matrices]
+
+    @torch.inference_mode()
+    def multiply() -> list[torch.Tensor]:
+        return [x @ matrix for x, matrix in pairs]
+
+    return multiply
+
+
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """A row for each of our forms, over all turns of all runs.
 
     `of_read` is how long a plain read of the weights takes, as a share of the
-    time that writing took, and `at_most` the ratio to their speed that such a
-    read would have. A batch reads the weights once for all its texts.
+    time that writing took, `of_products` the same of the products alone, and
+    `at_most` the ratio to their speed that a plain read would have. A batch
+    reads the weights once for all its texts.
     """
     s = runs[0]["settings"]
     rows = {}
@@ -121,6 +144,8 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "wall": harness.pooled(kept, "wall", ours, THEIRS),
             "cpu": harness.pooled(kept, "cpu", ours, THEIRS),
             "gb_per_s": read / 1e9, "of_read": held * part,
+            "of_products": None if ours == INT8 else harness.pooled(
+                kept, "wall", ours, PRODUCTS)["median"],
             "at_most": bound / part}
     return rows
 
@@ -149,12 +174,15 @@ def main() -> None:
     args = parser.parse_args()
     device, config = choose_device(args.device), ModelConfig.preset(
         args.preset)
-    sides = make_sides(config, args.new_tokens, device, args.batch,
+    model = make_model(config, device)
+    sides = make_sides(model, args.new_tokens, args.batch,
                        (*OURS[:2], *OURS[2:3] * args.compile,
                         *OURS[3:] * args.int8))
+    step = products(model, args.batch)
     size = weight_bytes(config)
     block = torch.ones(size // 4, device=device)
     sides[READ] = lambda: [block.sum() for _ in range(args.new_tokens)]
+    sides[PRODUCTS] = lambda: [step() for _ in range(args.new_tokens)]
     path, rows = harness.store(
         f"generation-{args.preset.lower()}-batch{args.batch}", {
             "settings": {"preset": args.preset, "batch": args.batch,

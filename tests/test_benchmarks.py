@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
     dry_run, generation, harness, scaling_cpu, sentences, training)
@@ -287,7 +288,8 @@ def test_mixes_that_compute_something_else_are_not_timed(
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_all_sides_of_generation_write_the_same(batch: int) -> None:
-    sides = generation.make_sides(MODEL_FOR_TEXT, 20, CPU, batch)
+    model = generation.make_model(MODEL_FOR_TEXT, CPU)
+    sides = generation.make_sides(model, 20, batch)
     assert list(sides) == [generation.THEIRS, "as built", "fast"]
     texts = [write() for write in sides.values()]
     assert all(text == texts[0] for text in texts)
@@ -297,7 +299,7 @@ def test_all_sides_of_generation_write_the_same(batch: int) -> None:
 def test_generation_rows_count_bytes() -> None:
     """10 tokens a turn for each of 2 texts, 3 GB a token, by hand."""
     times = {generation.THEIRS: [40.0], "fast": [10.0],
-             generation.READ: [2.5]}
+             generation.READ: [2.5], generation.PRODUCTS: [5.0]}
     rows = generation.summarise([{
         "settings": {"preset": "x", "batch": 2}, "units_per_turn": 20,
         "weight_bytes": 3_000_000_000, "times": {"wall": times,
@@ -306,12 +308,25 @@ def test_generation_rows_count_bytes() -> None:
     assert row["wall"]["median"] == 4.0 and row["tokens_per_s"] == 2.0
     assert row["gb_per_s"] == pytest.approx(3.0)
     assert row["of_read"] == 0.25 and row["at_most"] == 16.0
+    assert row["of_products"] == 0.5
 
 
 def test_a_token_reads_all_but_the_embedding() -> None:
     embedding = 400 * 32 * 4
     whole = sum(p.nbytes for p in Transformer(MODEL_FOR_TEXT).parameters())
     assert generation.weight_bytes(MODEL_FOR_TEXT) == whole - embedding
+
+
+def test_the_products_alone_are_those_of_a_step() -> None:
+    """Those of the model, counted by the profiler's floating-point sums."""
+    model = generation.make_model(MODEL_FOR_TEXT, CPU)
+    norms = sum(p.nbytes for p in model.parameters() if p.dim() == 1)
+    with FlopCounterMode(display=False) as counter:
+        found = generation.products(model, 3)()
+    assert counter.get_total_flops() == 2 * 3 * (
+        generation.weight_bytes(MODEL_FOR_TEXT) - norms) // 4
+    assert [len(out) for out in found] == [3] * (
+        1 + 4 * MODEL_FOR_TEXT.n_layers)
 
 
 MODEL_FOR_TEXT = ModelConfig(
