@@ -30,7 +30,7 @@ def pipeline() -> None:
     axes.text(3.15, 2.25, "wrong? change the weights", ha="center",
               fontsize=11, color=COLOURS[1])
     _arrow(axes, boxes[3], boxes[1], COLOURS[2], -0.45)
-    axes.text(2.65, 0.2, "draw one, append it, ask again", ha="center",
+    axes.text(2.65, 0.38, "draw one, append it, ask again", ha="center",
               fontsize=11, color=COLOURS[2])
     show(picture, "Four boxes from left to right: raw text, tokens, model, "
          "chances of the next token. One arrow leads back to the model: if "
