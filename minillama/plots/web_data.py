@@ -24,7 +24,7 @@ def two_ways() -> None:
         "CCNet": ["main text", "lines that\nothers have", "language",
                   "n-gram\nmodel", "cited by\nWikipedia?"],
         "C4": ["all text", "language", "lines that\nend well",
-               "words,\nbrackets", "three-sen-\ntence spans"],
+               "words,\nbrackets", "repeated\nspans"],
     }
     picture, axes = figure(height=3.4)
     axes.axis("off")
