@@ -93,7 +93,7 @@ def growth(sizes: Mapping[str, Sequence[float]]) -> None:
                   linewidth=2)
     deepest = max(len(values) for values in sizes.values()) - 1
     axes.axhline(65504, color="0.4", linewidth=1, linestyle=":")
-    axes.text(0, 65504 * 1.15, "largest number of fp16", fontsize=10,
+    axes.text(0.5, 65504 * 1.15, "largest number of fp16", fontsize=10,
               color="0.3")
     axes.set(yscale="log", xlabel="layers passed",
              ylabel="root mean square", xlim=(0, deepest))
@@ -118,7 +118,7 @@ def epsilon(values: Sequence[float] = (1e-6, 1e-5)) -> None:
     axes.axvline(0.02, color="0.4", linewidth=1, linestyle=":")
     axes.text(0.023, 0.05, "fresh embeddings", fontsize=10, color="0.3")
     axes.set(xscale="log", xlabel="root mean square of the input",
-             ylabel="of the output")
+             ylabel="root mean square of the output")
     axes.legend(loc="upper left")
     half = ", ".join(f"{math.sqrt(eps):.2g}" for eps in values)
     show(picture, "Curves from 0 for tiny inputs to 1 for large ones. They "
