@@ -70,7 +70,7 @@ def _volume_frame(gate: float) -> Figure:
     axes.plot(t, F.silu(torch.tensor(float(gate))) * t.sin(), color=GATE,
               label="what goes on to w_down")
     axes.set(xlabel="tokens, one after the other", ylabel="value",
-             xticks=[], ylim=(-4.3, 4.3))
+             xticks=[], ylim=(-4.3, 6.8))
     axes.grid(False)
     axes.legend(loc="upper right")
     return picture
@@ -78,7 +78,7 @@ def _volume_frame(gate: float) -> Figure:
 
 def surfaces() -> None:
     """What one hidden unit hands on: ReLU's, and SwiGLU's."""
-    picture, axes = figure(1, 2, height=2.9, sharey=True)
+    picture, axes = figure(1, 2, height=3.7, sharey=True)
     line = torch.linspace(-4, 4, 161)
     gate, up = torch.meshgrid(line, line, indexing="xy")
     for panel, title, values in (
@@ -90,7 +90,7 @@ def surfaces() -> None:
         panel.grid(False)
     axes[0].set_ylabel("up")
     picture.colorbar(image, ax=axes, ticks=[-16, -8, 0, 8, 16],
-                     orientation="horizontal", shrink=0.7)
+                     orientation="horizontal", shrink=0.7, label="handed on")
     show(picture, "Two squares, gate to the right and up upwards. Left, for "
          "ReLU: nothing for a negative gate, then growing to the right, the "
          "same at every height. Right, for SwiGLU: nearly nothing for a "
