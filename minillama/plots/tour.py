@@ -79,7 +79,7 @@ def learning(
     show(picture, "Above, bits per byte on the held-out play fall with the "
          "optimiser steps, below the dashed line of a model that counts "
          "pairs of letters. Below, what the model wrote at three of the "
-         "steps: from letters to words to lines of a play.")
+         "steps: more and more of the words exist.")
 
 
 def _excerpts(samples: dict[int, str]) -> str:
