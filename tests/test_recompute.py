@@ -229,7 +229,7 @@ def test_autograds_own_hooks_count_the_same(mode):
     ("linear", 5 * 4096 + 2 * 11008), ("full", 0),
     ("selective", 6 * 4096 + 2 * 11008), ("by_hand", 5 * 4096 + 2 * 11008)])
 def test_the_papers_numbers_at_7b(mode, a_token):
-    """5d + 2h numbers a token, by the paper's own list."""
+    """5D + 2F numbers a token, by the paper's own list."""
     config = ModelConfig.preset("7B")
     log_sum = 4 * 32 if mode in ("selective", "by_hand") else 0
     assert recompute.kept_bytes(config, mode, length=1) == (

@@ -24,17 +24,17 @@ def _widths(draw: torch.Generator) -> dict[str, Any]:
 
 @exercise("12-efficiency-1", given=_widths)
 def count(mine: Any, d: int, kv: int, h: int) -> str | None:
-    """A function (d, kv, h) -> numbers a token from seven linear layers."""
+    """A function (D, kv, F) -> numbers a token from seven linear layers."""
     return compare(
         answer(mine, d, kv, h),
         3 * d + 2 * kv + 2 * h,
         (5 * d + 2 * h, "with shared heads keys and values are kv wide, "
-         "not d"),
-        (2 * d + 2 * kv + 2 * h, "one layer of width d is missing: q, wo and "
-         "w_down each put out d numbers"),
-        (3 * d + 2 * kv + 3 * h, "only gate and up put out h numbers; "
-         "w_down's output is d wide"),
-        (3 * d + 2 * kv + h, "gate and up are two layers, each with h "
+         "not D"),
+        (2 * d + 2 * kv + 2 * h, "one layer of width D is missing: q, wo and "
+         "w_down each put out D numbers"),
+        (3 * d + 2 * kv + 3 * h, "only gate and up put out F numbers; "
+         "w_down's output is D wide"),
+        (3 * d + 2 * kv + h, "gate and up are two layers, each with F "
          "outputs"),
         (2 * d * d + 2 * d * kv + 3 * d * h, "these are the weights; wanted "
          "are the outputs of one token"),
