@@ -149,11 +149,11 @@ def by_size(law: Law, loss: float, served: Sequence[float],
         axes.axvline(best, color=COLOURS[2], lw=1.2)
         axes.text(best * 1.05, 1.35e22, f"{best / 1e9:.1f}B", color=COLOURS[2])
         for name, size in marks.items():
-            axes.plot(size, np.interp(size, n, np.nan_to_num(
-                total, posinf=1e26)), "s", color="black", ms=5)
-            axes.annotate(name, (size, 4.3e23), ha="center", rotation=90,
-                          va="top", fontsize=10)
-        axes.set(xscale="log", yscale="log", ylim=(1e22, 5e23),
+            height = np.interp(size, n, np.nan_to_num(total, posinf=1e26))
+            axes.plot(size, height, "s", color="black", ms=5)
+            axes.annotate(name, (size, height * 1.15), ha="center",
+                          va="bottom", rotation=90, fontsize=10)
+        axes.set(xscale="log", yscale="log", ylim=(1e22, 1e24),
                  xlabel="parameters", ylabel="operations for the same loss")
         axes.legend(loc="lower right")
         frames.append((f"{tokens / 1e12:g} trillion tokens served", picture))
