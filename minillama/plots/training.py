@@ -37,7 +37,7 @@ def save_loss_curve(records: list[dict[str, Any]], path: Path) -> None:
 
 def draw_step() -> None:
     """The six parts of one training step, and what each of them changes."""
-    picture, axes = figure(height=4.6)
+    picture, axes = figure(height=4.0)
     parts = (
         ("1  learning rate", "from the step's number", 0),
         ("2  forward, loss, backward", "for each micro-batch: adds to g", 1),
@@ -125,7 +125,7 @@ def draw_failures(
         start: ln V, drawn as a dotted line.
         new_text: for some of the names, loss on unseen text now and then.
     """
-    picture, grid = figure(3, 2, height=6.0, sharex=True, sharey=True)
+    picture, grid = figure(3, 2, height=5.4, sharex=True, sharey=True)
     for axis, (name, losses) in zip(grid.flat, curves.items()):
         axis.axhline(start, color="0.5", linestyle=":", linewidth=1)
         axis.plot(range(1, len(losses) + 1), losses)
@@ -196,7 +196,7 @@ def draw_differences(pairs: dict[str, dict[str, float]]) -> None:
     Args:
         pairs: `mean`, `low` and `high` in bits per byte by name.
     """
-    picture, axes = figure(height=0.62 * len(pairs) + 1.1)
+    picture, axes = figure(height=0.57 * len(pairs) + 1.1)
     axes.axvline(0, color="0.4", linewidth=1)
     for place, (name, d) in enumerate(pairs.items()):
         sure = d["low"] > 0 or d["high"] < 0
@@ -226,7 +226,7 @@ def draw_runs(results: dict[str, Any], panels: list[tuple[str, str]]) -> None:
     import numpy as np
 
     rows = -(-len(panels) // 2)
-    picture, grid = figure(rows, 2, height=2.7 * rows, sharey=True)
+    picture, grid = figure(rows, 2, height=2.4 * rows, sharey=True)
     for axis, arms in zip(grid.flat, panels):
         for arm in arms:
             runs = [r for r in results["runs"] if r["arm"] == arm]
