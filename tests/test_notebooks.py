@@ -157,10 +157,15 @@ def rhythm(cells: Cells) -> list[str]:
 
 
 def solutions_folded(cells: Cells) -> list[str]:
-    """Solution code says so and folds, in the book and in Colab."""
+    """A solution folds, in the book and in Colab, and its code says so."""
     wrong = []
     for cell in cells:
-        if cell["cell_type"] == "code" and "solution" in tags(cell):
+        if "solution" not in tags(cell):
+            continue
+        if cell["cell_type"] == "markdown" and not re.fullmatch(
+                r"<details>.*</details>", source(cell).strip(), re.DOTALL):
+            wrong.append("a solution's text outside <details>")
+        if cell["cell_type"] == "code":
             if not source(cell).startswith("#@title Solution"):
                 wrong.append("a solution cell without `#@title Solution`")
             if "hide-cell" not in tags(cell):
@@ -266,6 +271,7 @@ BAD = [
     (solutions_folded, [cell("x = 1", tags=["solution", "hide-cell"],
                              cellView="form")]),
     (solutions_folded, [cell("#@title Solution", tags=["solution"])]),
+    (solutions_folded, [cell("so", "markdown", tags=["solution"])]),
     (pictures, [cell("plot()", outputs=[PNG])]),
     (pictures, [cell("plot()", outputs=[
         {"output_type": "display_data", "data": {"text/html": "<img >"}}])]),
