@@ -41,6 +41,8 @@ def measure(config: TrainConfig) -> dict[str, Any]:
     began = time.perf_counter()
     result = fit(config, log=None)
     seconds = time.perf_counter() - began
+    if result.val_loss is None:
+        raise SystemExit("stopped before the end: nothing is stored")
     model, tokenizer = load_model(config.out)
     text = generate(model, tokenizer, [config.sample_prompt],
                     max_new_tokens=SAMPLE_TOKENS,

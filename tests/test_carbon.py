@@ -133,10 +133,10 @@ def test_the_chapters_seconds_are_those_measured():
     results = ROOT / "benchmarks" / "results"
     chapters = json.loads(
         (results / "chapters.json").read_text("utf-8"))["chapters"]
-    assert len(named["seconds"]) >= 9
+    assert set(named["seconds"]) == set(chapters)
     measured = sum(chapters[name]["seconds"] for name in named["seconds"])
     assert sum(named["seconds"].values()) == pytest.approx(measured, rel=0.5)
-    run, = results.glob("first_run-amd-epyc-2threads.json")
+    run, = results.glob("first_run-intel-*-2threads.json")
     toy = json.loads(run.read_text("utf-8"))["summary"]["toy"]["seconds"]
     assert named["training_seconds"] == pytest.approx(toy, rel=0.5)
 
