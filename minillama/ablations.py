@@ -237,8 +237,7 @@ class Arm:
     """Fields of TrainConfig that differ from `TRAINING`."""
 
 
-SHAPE = ModelConfig(
-    64, 4, 2, multiple_of=2, vocab_size=512, max_seq_len=128)
+SHAPE = ModelConfig(64, 4, 2, multiple_of=2, vocab_size=512, max_seq_len=128)
 """The model of the experiments: a quarter of a million parameters."""
 
 TRAINING: dict[str, Any] = dict(

@@ -82,9 +82,7 @@ class FastBlock(nn.Module):
     Chapter: notebooks/11_generation.ipynb
     """
 
-    def __init__(
-        self, block: Block, config: ModelConfig, keep: Keep
-    ) -> None:
+    def __init__(self, block: Block, config: ModelConfig, keep: Keep) -> None:
         super().__init__()
         a, f = block.attention, block.feed_forward
         self.norms = block.attention_norm, block.ffn_norm

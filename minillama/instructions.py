@@ -114,9 +114,7 @@ def examine(
     return found
 
 
-def as_mmlu(
-    made: Sequence[tuple[str, Example]], seed: int
-) -> list[Item]:
+def as_mmlu(made: Sequence[tuple[str, Example]], seed: int) -> list[Item]:
     """The same as questions in MMLU's format: four choices, say the letter.
 
     The wrong choices are other answers of the same kind. What has fewer than

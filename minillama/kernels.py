@@ -37,8 +37,7 @@ def takes_shared_heads(
     triangle = causal and q.shape[2] == k.shape[2]
     if not triangle or torch.compiler.is_compiling() or type(q) is not Tensor:
         return False
-    choice = torch._fused_sdp_choice(
-        q, k, v, is_causal=True, enable_gqa=True)
+    choice = torch._fused_sdp_choice(q, k, v, is_causal=True, enable_gqa=True)
     return choice not in (SDPBackend.MATH.value, SDPBackend.ERROR.value)
 
 

@@ -385,9 +385,7 @@ def _linear(
     return dx, (grad.T @ rows).to(weight.dtype)
 
 
-def _norm(
-    grad: Tensor, x: Tensor, norm: nn.Module
-) -> tuple[Tensor, Tensor]:
+def _norm(grad: Tensor, x: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """y = n w, n = x / rms: dx = (g - n mean(g n)) / rms with g = dy w."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)

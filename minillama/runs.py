@@ -232,8 +232,7 @@ def begin(
     optimizer = torch.optim.AdamW(
         decay_groups(model, config.weight_decay), lr=config.max_lr,
         betas=(config.beta1, config.beta2), fused=True)
-    scaler = torch.amp.GradScaler(
-        device.type, enabled=dtype == torch.float16)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     batches = batches or Batches(
         config.data, seq_len=config.model.max_seq_len,
         batch_size=config.batch_size, seed=config.seed, rank=rank,

@@ -116,8 +116,7 @@ class TiledAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):
             grads = backward_tiles(
                 q, k, v, out, log_sum, grad, ctx.causal, ctx.tile)
-        return (*(g.to(x.dtype) for g, x in zip(grads, (q, k, v))),
-                None, None)
+        return (*(g.to(x.dtype) for g, x in zip(grads, (q, k, v))), None, None)
 
 
 def forward_tiles(
@@ -157,9 +156,7 @@ def forward_tiles(
     return out / total, largest + total.log()
 
 
-def tile_scores(
-    q: Tensor, k: Tensor, part: Tile, wide: torch.dtype
-) -> Tensor:
+def tile_scores(q: Tensor, k: Tensor, part: Tile, wide: torch.dtype) -> Tensor:
     """q k^T / sqrt(K) on one tile, minus infinity where it is hidden."""
     scores = q[:, :, part.rows].to(wide) @ k[:, :, part.columns].to(
         wide).transpose(-2, -1) / math.sqrt(q.shape[-1])

@@ -36,8 +36,7 @@ _ENDS = {
     "\\begin{thebibliography}", "\\begin{references}",
     "\\begin{REFERENCES}", "\\end{document}"}
 # Redefined headings and ends would hide where a paper begins and ends.
-KEPT = frozenset(_HEADINGS | _ENDS | {
-    "\\begin{document}", "\\begin", "\\end"})
+KEPT = frozenset(_HEADINGS | _ENDS | {"\\begin{document}", "\\begin", "\\end"})
 _ROOT = re.compile(r"^[^%\n]*\\document(?:class|style)\b", re.MULTILINE)
 _NAMED = re.compile(r"\\(?:input|include)\s*\{?\s*([^\s{}\\%]+)")
 _LATIN_1 = re.compile(rb"\[(latin1|ansinew|cp1252)\]\s*\{inputenc\}")

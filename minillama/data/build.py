@@ -99,8 +99,7 @@ def read(recipe: Recipe, unit: Unit) -> None:
     documents = _guarded(unit, books["read"])
     if unit.source == "c4":
         books["rules"] = Ledger()
-        documents = _finished(
-            *_web(recipe, "c4"), documents, books["rules"])
+        documents = _finished(*_web(recipe, "c4"), documents, books["rules"])
     documents = stores.storing(_path(recipe, "read", unit), documents)
     if unit.source in WEB:
         dedup.scatter(recipe.work / "hashes", unit.name, (

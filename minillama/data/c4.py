@@ -205,9 +205,7 @@ def line_reason(line: str) -> str | None:
     return "policy" if any(words in lower for words in _POLICY) else None
 
 
-def span_hashes(
-    text: str, sentences: Splitter
-) -> UInt64[np.ndarray, "N"]:
+def span_hashes(text: str, sentences: Splitter) -> UInt64[np.ndarray, "N"]:
     """One hash for every three sentences in a row, in order.
 
     Chapter: notebooks/01_web_data.ipynb

@@ -68,8 +68,7 @@ def normalise_for_model(line: str) -> str:
     """
     parts = unicodedata.normalize("NFD", line.strip().lower())
     plain = "".join(c for c in parts if unicodedata.category(c) != "Mn")
-    return (_DIGIT.sub("0", plain).translate(_TO_ASCII)
-            .translate(_CONTROL))
+    return _DIGIT.sub("0", plain).translate(_TO_ASCII).translate(_CONTROL)
 
 
 def line_hashes(text: str) -> UInt64[np.ndarray, "N"]:

@@ -221,9 +221,7 @@ def _read(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _key(
-    split: Split, vocab_size: int, tokenizer: Tokenizer | None
-) -> str:
+def _key(split: Split, vocab_size: int, tokenizer: Tokenizer | None) -> str:
     """A name that changes whenever the shards would.
 
     The documents are hashed in the order in which they will be written, so

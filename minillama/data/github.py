@@ -56,8 +56,7 @@ _HEADER = re.compile(
     r"|(?:[ \t]*(?://|\#(?![a-z!\[])|--|;|%)[^\n]*\n)+)\s*", re.DOTALL)
 # All bytes but those of ASCII's letters and digits.
 _NO_ALNUM = bytes(i for i in range(256) if i > 127 or not chr(i).isalnum())
-_BOILERPLATE = re.compile(r"copyright|licen[cs]e|\(c\) ?\d{4}",
-                          re.IGNORECASE)
+_BOILERPLATE = re.compile(r"copyright|licen[cs]e|\(c\) ?\d{4}", re.IGNORECASE)
 
 
 def inputs(path: Path) -> list[Path]:

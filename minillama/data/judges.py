@@ -115,8 +115,7 @@ def language(
         vocab_size=vocab_size, hard_vocab_limit=False, model_type="unigram",
         character_coverage=0.9995, num_threads=1, minloglevel=2)
     replace_bytes(out / "lm.model", made.getvalue())
-    pieces = sentencepiece.SentencePieceProcessor(
-        model_proto=made.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
     model = KneserNey.train(
         ([pieces.bos_id(), *pieces.encode(line), pieces.eos_id()]
          for line in lines), len(pieces), order)

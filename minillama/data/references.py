@@ -75,9 +75,7 @@ class CitedPages:
     Chapter: notebooks/01_web_data.ipynb
     """
 
-    def __init__(
-        self, weights: Float64[np.ndarray, "F"], bias: float
-    ) -> None:
+    def __init__(self, weights: Float64[np.ndarray, "F"], bias: float) -> None:
         self.weights, self.bias = weights, bias
 
     @classmethod

@@ -104,9 +104,7 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
         ledger.drop("cut off")
 
 
-def _article(
-    xml: bytes, language: str, unseen: set[str]
-) -> Document | str:
+def _article(xml: bytes, language: str, unseen: set[str]) -> Document | str:
     """One page as a document, or the reason to drop it."""
     try:
         page = ElementTree.fromstring(xml)

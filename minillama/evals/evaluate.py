@@ -121,9 +121,7 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
     return asked
 
 
-def ask(
-    scorer: Scorer, task: Task, items: Sequence[Item]
-) -> list[Answer]:
+def ask(scorer: Scorer, task: Task, items: Sequence[Item]) -> list[Answer]:
     """Put items to a model, all in one call.
 
     Chapter: notebooks/14_evaluation.ipynb

@@ -98,8 +98,7 @@ def _record(copy: Row, row: Row) -> Any:
             int(key) if isinstance(value, list) else key],
             shape.split("."), row)
         if isinstance(value, dict):  # a list of objects, column by column
-            value = [dict(zip(value, cells)) for cells in zip(
-                *value.values())]
+            value = [dict(zip(value, cells)) for cells in zip(*value.values())]
         return value
 
     record = take(copy["columns"]) if "columns" in copy else dict(row)

@@ -117,8 +117,7 @@ def _moments(
     works = [all_of_it + 4 * f + weight,
              norm + attention + 24 * x + 3 * weight]
     if t > 1:
-        works.append(
-            2 * norm + attention + 2 * f + 4 * whole + 3 * weight)
+        works.append(2 * norm + attention + 2 * f + 4 * whole + 3 * weight)
     if dealt:
         works.append(all_of_it + 2 * f + weight + 2 * whole)
     for left in {layers, layers - 1, min(2, layers), 1} - {0}:

@@ -18,8 +18,7 @@ from minillama import rope
 from minillama.checkpoint import weights_of
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
-from minillama.weights.text import (
-    NEEDS, JsonTokenizer, sentencepiece_of)
+from minillama.weights.text import NEEDS, JsonTokenizer, sentencepiece_of
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
