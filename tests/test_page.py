@@ -116,6 +116,17 @@ def test_too_few_gpus_name_how_many_would_do(capsys):
     assert enough > 2 and told(capsys, *argv, str(enough))["fits"]
     assert not told(capsys, *argv, str(enough // 2), code=2)["fits"]
     assert f"try --gpus {enough}" in page.text(found)
+    found = told(capsys, "plan", "--preset", "toy", "--gpus", "2",
+                 "--memory-gib", "1", code=2)
+    assert "try GPUs with more memory each" in page.text(found)
+
+
+def test_a_dry_run_is_of_the_length_that_was_asked_for(capsys):
+    argv = ["plan", "--preset", "mini", "--gpus", "2", "--dp-shard", "2",
+            "--dry-run", "--seq-len"]
+    peaks = [told(capsys, *argv, length)["dry_run"]["peak_bytes"]
+             for length in ("16", "64")]
+    assert peaks[1] > 2 * peaks[0]
 
 
 def test_knobs_change_what_they_say(capsys):
@@ -153,7 +164,16 @@ def test_writing_13b_on_one_v100(capsys):
     (["--preset", "toy", "--gpus", "2", "--dp-shard", "3"],
      "dp_shard.: 3.* leave one of them out"),
     (["--preset", "toy", "--gpus", "7"], "no layout of gpus=7"),
+    (["--preset", "toy", "--gpus", "1000000000000"], "no layout of gpus=1000"),
     (["--recompute", "half"], "recompute"),
+    (["--gpus", "0"], "gpus=0 must be a finite number above 0"),
+    (["--seq-len", "-3", "--tokens", "nan"], "seq_len=-3 .*; tokens=nan must"),
+    (["--peak-flops", "0"], "peak_flops=0.0 must"),
+    (["--link-gb-s", "inf"], "link_gb_s=inf must"),
+    (["--serve", "0"], "serve=0 must"),
+    (["--reserve-gib", "-1"], "reserve_gib=-1.0 must"),
+    (["--grid", "nan"], "grid=nan must"),
+    (["--efficiency", "0"], "efficiency=0.0 must"),
 ])
 def test_bad_input_ends_in_one_line(capfd, argv, message):
     assert re.search(message, refused(capfd, "plan", *argv))

@@ -89,7 +89,9 @@ def search(job: Job) -> list[Plan]:
 
 def candidates(job: Job) -> Iterator[Layout]:
     """Every layout whose sizes divide GPUs, model, batch and sequence."""
-    for tensor, copies in itertools.product(_divisors(job.gpus), repeat=2):
+    for tensor, copies in itertools.product(*(
+            _divisors(math.gcd(job.gpus, whole))
+            for whole in (job.config.n_heads, job.batch_size))):
         shards, rest = divmod(job.gpus, tensor * copies)
         if rest or job.batch_size % (copies * shards):
             continue
@@ -102,12 +104,11 @@ def candidates(job: Job) -> Iterator[Layout]:
 
 
 def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+    low = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return sorted({*low, *(n // d for d in low)})
 
 
-def evaluate(
-    job: Job, layout: Layout, counted: Sizes, work: int
-) -> Plan:
+def evaluate(job: Job, layout: Layout, counted: Sizes, work: int) -> Plan:
     """Memory, time and traffic of one layout.
 
     Args:

@@ -5,10 +5,13 @@ Chapter: notebooks/13_scaling.ipynb
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
 from minillama.config import TrainConfig
+from minillama.fields import refuse
 from minillama.layout import Layout
 from minillama.model import count_parameters
 from minillama.planner import carbon, gpus, layouts, memory
@@ -19,6 +22,8 @@ FREE = ("dp_replicate", "dp_shard", "tensor_parallel", "micro_batch_size",
 """Fields of a layout that the command may leave open."""
 OWN = ("memory_gib", "peak_flops", "watts", "link_gb_s", "network_gb_s")
 """Fields of a GPU that the command may set."""
+MAY_BE_0 = ("reserve_gib", "grid")
+"""Numbers of the command that need not be above 0."""
 
 
 def given(command: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -31,12 +36,18 @@ def plan(command: Any) -> dict[str, Any]:
     """Everything about one command (`cli.plan.PlanCommand`), as numbers.
 
     Raises:
-        ValueError: for an unknown GPU or grid, or a layout that cannot be.
+        ValueError: for an unknown GPU or grid, a number that is none, or a
+            layout that cannot be.
     """
+    kg_per_kwh = carbon.grid(command.grid)
+    refuse("plan", [
+        f"{name}={value} must be a finite number above 0"
+        for name, value in {**vars(command), "grid": kg_per_kwh}.items()
+        if type(value) in (int, float) and not 0 < value < math.inf
+        and (value or name not in MAY_BE_0)])
     preset = TrainConfig.from_preset(command.preset)
     config, seq_len = preset.model, command.seq_len or preset.model.max_seq_len
     gpu = replace(gpus.find(command.gpu), **given(command, OWN))
-    kg_per_kwh = carbon.grid(command.grid)
     found = {
         "preset": command.preset, "parameters": count_parameters(config),
         "flops_per_token": flops_by_convention(config, seq_len),
@@ -70,7 +81,8 @@ def plan(command: Any) -> dict[str, Any]:
     if command.dry_run:
         from minillama.planner.dry_run import dry_run
 
-        found["dry_run"] = asdict(dry_run(config, best.layout))
+        found["dry_run"] = asdict(
+            dry_run(config, best.layout, seq_len=seq_len))
     return found
 
 
@@ -78,8 +90,9 @@ def _enough(job: layouts.Job) -> int | None:
     """GPUs, in doublings, on which some layout fits."""
     for times in (2, 4, 8, 16, 32, 64):
         more = replace(job, gpus=times * job.gpus)
-        if layouts.search(more)[0].fits:
-            return more.gpus
+        with contextlib.suppress(ValueError):  # so many divide nothing
+            if layouts.search(more)[0].fits:
+                return more.gpus
     return None
 
 
@@ -139,8 +152,9 @@ def text(found: dict[str, Any]) -> str:
     elif close := found["nearest"]:
         lines.append(f"nearest that fits: {_flags(close)}: {_verdict(close)}")
     else:
-        lines.append("no layout of so many GPUs fits; try --gpus "
-                     f"{found['enough_gpus'] or 'with more memory each'}")
+        more = found["enough_gpus"]
+        lines.append("no layout of so many GPUs fits; try " + (
+            f"--gpus {more}" if more else "GPUs with more memory each"))
     if "dry_run" in found:
         lines.append(f"on paper GPUs: {_list(found['dry_run'], '')}")
     return "\n".join(lines)
