@@ -96,10 +96,36 @@ def _meet(backend: str, patience: datetime.timedelta) -> None:
     new start may find where a process of the last one, now dead, listened.
     """
     store, rank, world = next(dist.rendezvous("env://", timeout=patience))
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    start = _number_of_start(store, rank, world)
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start - 1)
     dist.init_process_group(
         backend, store=dist.PrefixStore(f"start-{start}", store), rank=rank,
         world_size=world, timeout=patience)
+
+
+def _number_of_start(store: dist.Store, rank: int, world: int) -> int:
+    """1, 2, ...: what those alive agree on, whatever the dead have left.
+
+    torchrun counts too, but on each machine its own restarts only. So the
+    first process counts, and answers whoever calls until it knows that all
+    others heard it; a call of a dead process is answered in vain.
+    """
+    def call() -> str:
+        number = store.add("calls", 1)
+        store.set(f"call/{number}", "")
+        return f"answer/{number}"
+
+    if rank:
+        start = int(store.get(call()))
+        store.add(f"heard/{start}", 1)
+        call()  # the first may be waiting for another one
+        return start
+    start, number = store.add("starts", 1), 0
+    while store.add(f"heard/{start}", 0) < world - 1:
+        number += 1
+        store.get(f"call/{number}")
+        store.set(f"answer/{number}", str(start))
+    return start
 
 
 def _cause(error: RuntimeError, timeout: float) -> str | None:

@@ -238,9 +238,7 @@ def _due(state: State, every: int, config: TrainConfig) -> bool:
         every > 0 and state.step % every == 0)
 
 
-def new_state(
-    config: TrainConfig, model: Transformer | None = None
-) -> State:
+def new_state(config: TrainConfig, model: Transformer | None = None) -> State:
     """A run at step 0: model, optimiser, scaler and batches.
 
     Args:
@@ -285,8 +283,10 @@ def _sample(state: State, tokenizer: Tokenizer, config: TrainConfig) -> str:
     generator = torch.Generator(state.device).manual_seed(
         config.seed + state.step)
     state.model.eval()
-    text = generate(state.model, tokenizer, [config.sample_prompt],
-                    max_new_tokens=100, generator=generator)[0]
+    # Shards arrive in the precision of training; the cache is in fp32.
+    with precision(state.device, state.dtype):
+        text = generate(state.model, tokenizer, [config.sample_prompt],
+                        max_new_tokens=100, generator=generator)[0]
     state.model.train()
     return text
 

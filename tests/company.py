@@ -7,6 +7,7 @@ Not collected by pytest. `start(world, job, *arguments)` runs `job(rank,
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import sys
@@ -39,11 +40,16 @@ def join(rank: int, world: int, port: int) -> None:
 
 def start(world: int, job: Callable[..., Any], *arguments: Any) -> Any:
     """Run a job in `world` new processes; what rank 0 returns, as JSON."""
+    how = "spawn"
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        # PyTorch and the job's module are imported once, not in each.
+        how = "forkserver"
+        multiprocessing.set_forkserver_preload([job.__module__])
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        torch.multiprocessing.spawn(
+        torch.multiprocessing.start_processes(
             _work, (world, free_port(), answer, job, arguments),
-            nprocs=world)
+            nprocs=world, start_method=how)
         return json.loads(answer.read_text(encoding="utf-8"))
 
 

@@ -99,8 +99,8 @@ def held_out(state: runs.State, data: str) -> list[float]:
         state.model, tokenizer, torch.tensor(ids).numpy(), batch_size=4))
 
 
-def everything(rank: int, world: int, data: str, out: str,
-               alone: str) -> dict[str, Any]:
+def everything(rank: int, world: int, data: str, out: str, alone: str,
+               folders: list[str]) -> dict[str, Any]:
     """All mixes of a world size, and all that is asked of them."""
     found: dict[str, Any] = {"steps": {}, "texts": {}, "held_out": {},
                              "uneven": {}, "other": {}, "resumed": {}}
@@ -122,6 +122,7 @@ def everything(rank: int, world: int, data: str, out: str,
                 state, config, rank // tensor, state.shares)
             resumed(found["resumed"], name, config, out, alone)
         others(found["other"], world, data)
+        found["crossed"] = crossed(world, data, folders)
     return found
 
 
@@ -149,18 +150,28 @@ def others(found: dict[str, Any], world: int, data: str) -> None:
             "tied": {"model": TIED}}.items():
         config = config_of(data, **split, **settings)
         found[name] = walk(fresh(config), config, 5)
+    config = config_of(data, **mix((1, world, 1)), dtype="bf16")
+    state = fresh(config, "fp32")
+    found["16 bits"] = [
+        train.train_step(state, next(state.batches), config)["loss"],
+        train._sample(state, small.tokenizer_of(Path(data)), config)]
+
+
+def crossed(world: int, data: str, folders: list[str]) -> dict[str, Any]:
+    """Four steps after checkpoints that other mixes wrote."""
+    found = {}
+    for folder in folders:
+        config = config_of(data, **mix(MIXES[world][-1]))
+        state = fresh(config)
+        runs.resume_state(state, Path(folder))
+        found[folder] = [state.step, walk(state, config, 4)]
+    return found
 
 
 def cross(rank: int, world: int, data: str, folders: list[str]) -> Any:
-    """Four steps after checkpoints that other mixes wrote."""
-    found = {}
+    """The same, in processes of its own."""
     with parallel.company(60.0, "cpu"):
-        for folder in folders:
-            config = config_of(data, **mix(MIXES[world][-1]))
-            state = fresh(config)
-            runs.resume_state(state, Path(folder))
-            found[folder] = [state.step, walk(state, config, 4)]
-    return found
+        return crossed(world, data, folders)
 
 
 def broken(rank: int, port: int, how: str) -> list[Any]:

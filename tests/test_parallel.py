@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,7 +30,9 @@ from minillama.metrics import read_metrics
 from minillama.train import fit
 from tests import company, small
 from tests import company_jobs as jobs
+from tools.shell import ROOT
 
+RECIPES = (ROOT / "book" / "recipes.md").read_text(encoding="utf-8")
 TOLERANCE = {"fp64": 1e-10, "fp32": 1e-5}
 NAMES = {world: ["x".join(map(str, sizes)) for sizes in mixes]
          for world, mixes in jobs.MIXES.items()}
@@ -67,12 +71,14 @@ def alone(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(data, alone, tmp_path_factory):
     """What the processes of each world size said; started once each."""
-    found = {}
+    found, folders = {}, []  # four processes go on from what two wrote
     for world in jobs.MIXES:
         out = tmp_path_factory.mktemp(f"world-{world}")
         found[world] = company.start(
-            world, jobs.everything, world, data, str(out), alone["folder"])
+            world, jobs.everything, world, data, str(out), alone["folder"],
+            folders)
         found[world]["folder"] = out
+        folders = [str(out / name) for name in NAMES[world]]
     return found
 
 
@@ -112,6 +118,9 @@ def test_other_models_and_batches(asked, alone, world):
     assert far(other["whole stream"], alone["fp64"][:5]) < 1e-10
     for name in ("shared heads", "tied"):
         assert far(other[name], alone[name]) < 1e-10
+    loss, text = other["16 bits"]  # of shards, which travel so
+    assert abs(loss / alone["fp64"][0][0] - 1) < 0.01
+    assert text.startswith("A") and len(text) > 20
 
 
 @pytest.mark.parametrize("world, name", EVERY)
@@ -142,10 +151,10 @@ def test_a_checkpoint_goes_on_in_one_process(
 
 def test_a_checkpoint_goes_on_in_any_mix(asked, alone, data):
     """Those of two processes in four, and those of four in two."""
-    for world, other in ((2, 4), (4, 2)):
-        folders = [str(asked[other]["folder"] / name)
-                   for name in NAMES[other]]
-        found = company.start(world, jobs.cross, world, data, folders)
+    folders = [str(asked[4]["folder"] / name) for name in NAMES[4]]
+    in_two = company.start(2, jobs.cross, 2, data, folders)
+    for found, other in ((in_two, 4), (asked[4]["crossed"], 2)):
+        assert len(found) == len(NAMES[other])
         for step, walked in found.values():
             assert step == 10
             assert far(walked, alone["fp64"][10:14]) < 1e-10
@@ -253,6 +262,27 @@ def test_a_missing_process_and_a_taken_port_end_in_one_line(data, tmp_path):
             assert process.returncode == 2
 
 
+@pytest.mark.parametrize("taken, cause", [
+    (False, "1/2 clients joined"), (True, "EADDRINUSE")])
+def test_a_recipe_without_its_second_machine_or_its_port_ends_soon(
+        taken, cause):
+    """torchrun waits by itself, long before a process of ours is there."""
+    line = re.search(r"torchrun --nnodes(?:.*\\\n)*.*", RECIPES).group()
+    words = shlex.split(line.replace("\\\n", " "))
+    for old, new in (("32", "2"), ("8", "1"), ("NUMBER", "0"),
+                     ("FIRST", "127.0.0.1"), ("timeout=120", "timeout=3")):
+        words[words.index(old)] = new
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        if taken:
+            door.listen()
+        port = door.getsockname()[1] if taken else company.free_port()
+        process = run_python("torch.distributed.run", "--master-port",
+                             str(port), *words[1:])
+        _, said = process.communicate(timeout=60)
+    assert process.returncode and cause in said.strip().splitlines()[-1]
+
+
 def who(rank, world, port):
     """What torchrun tells a process, without its own store."""
     return {"RANK": str(rank), "LOCAL_RANK": str(rank),
@@ -262,26 +292,31 @@ def who(rank, world, port):
 
 def test_a_killed_worker_starts_again_from_the_last_checkpoint(
         data, tmp_path):
-    """And the log has each step once, as one process would have it."""
+    """And the log has each step once, as one process would have it.
+
+    Two machines of one process each: torchrun counts its restarts on the one
+    where the worker died, and not on the other.
+    """
     out, wanted = tmp_path / "killed", tmp_path / "whole"
     settings = dict(steps=40, checkpoint_every=5, eval_every=0,
                     model=jobs.MODEL, sample_prompt="A")
     fit(small.run_config(Path(data), wanted, **settings), log=None)
     script = tmp_path / "train_mix.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    process = run_python(
-        "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+    door = f"127.0.0.1:{company.free_port()}"
+    machines = [run_python(
+        "torch.distributed.run", "--nnodes", "2", "--rdzv-backend", "c10d",
+        "--rdzv-endpoint", door, "--rdzv-conf", "join_timeout=60",
         "--max-restarts", "1", "--monitor-interval", "0.1", str(script),
         data, str(out), PYTHONPATH=str(Path(__file__).parents[1]))
-    with process:
-        while len(lines(out)) < 8 and process.poll() is None:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            pytest.fail("it never came so far:\n" + process.communicate()[1])
+        for _ in range(2)]
+    while len(lines(out)) < 8 and machines[0].poll() is None:
+        time.sleep(0.05)
+    if machines[0].poll() is None:
         victim = int((out / "pid-1").read_text(encoding="utf-8"))
         os.kill(victim, signal.SIGKILL)
-        _, said = process.communicate(timeout=90)
-    assert process.returncode == 0, said
+    said = [machine.communicate(timeout=90)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
     records = read_metrics(out / "metrics.jsonl")
     assert [r["step"] for r in records] == list(range(1, 41))
     restarts = sorted(out.glob("began-*"))

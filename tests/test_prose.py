@@ -189,7 +189,7 @@ def test_flags_on_the_pages_exist(capsys: pytest.CaptureFixture) -> None:
     others = {"--plan", "--no-train", "--mine",  # run.py's
               "--nproc-per-node", "--nnodes", "--max-restarts",  # torchrun's
               "--rdzv-backend", "--rdzv-endpoint", "--rdzv-conf",
-              "--master-addr", "--master-port", "--standalone"}
+              "--master-addr", "--master-port", "--node-rank", "--standalone"}
     assert typed - known - others == set()
 
 
