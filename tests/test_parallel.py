@@ -279,7 +279,7 @@ def test_a_recipe_without_its_second_machine_or_its_port_ends_soon(
         port = door.getsockname()[1] if taken else company.free_port()
         process = run_python("torch.distributed.run", "--master-port",
                              str(port), *words[1:])
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert process.returncode and cause in said.strip().splitlines()[-1]
 
 
@@ -306,7 +306,7 @@ def test_a_killed_worker_starts_again_from_the_last_checkpoint(
     door = f"127.0.0.1:{company.free_port()}"
     machines = [run_python(
         "torch.distributed.run", "--nnodes", "2", "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", door, "--rdzv-conf", "join_timeout=60",
+        "--rdzv-endpoint", door, "--rdzv-conf", "join_timeout=120",
         "--max-restarts", "1", "--monitor-interval", "0.1", str(script),
         data, str(out), PYTHONPATH=str(Path(__file__).parents[1]))
         for _ in range(2)]
@@ -315,7 +315,7 @@ def test_a_killed_worker_starts_again_from_the_last_checkpoint(
     if machines[0].poll() is None:
         victim = int((out / "pid-1").read_text(encoding="utf-8"))
         os.kill(victim, signal.SIGKILL)
-    said = [machine.communicate(timeout=90)[1] for machine in machines]
+    said = [machine.communicate(timeout=300)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     records = read_metrics(out / "metrics.jsonl")
     assert [r["step"] for r in records] == list(range(1, 41))
