@@ -72,7 +72,7 @@ def read_examples(path: Path) -> list[Example]:
         records = list(enumerate(_parse(text, path, 1), 1))
     else:
         records = [(n, _parse(line, path, n))
-                   for n, line in enumerate(text.splitlines(), 1)
+                   for n, line in enumerate(text.split("\n"), 1)
                    if line.strip()]
     if not records:
         raise ValueError(f"data={str(path)!r} holds no examples")
@@ -310,6 +310,9 @@ def finetune(
     config = replace(config, data=folder, model=model.config)
     loss = partial(packed_loss, bos_id=tokenizer.bos_id)
     state = begin(config, loss, model, batches)
+    # At the last step it would be too late to find one that is too long.
+    pack([len(p) + len(a) - 1 for p, a in (
+        encode(e, tokenizer) for e in held_out)], model.config.max_seq_len)
 
     def evaluate(tuned: Transformer, _: Tokenizer) -> dict[str, float]:
         return {"answer_loss": answer_loss(tuned, tokenizer, held_out)}

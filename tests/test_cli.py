@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from minillama import cli
 from minillama.checkpoint import checkpoints
@@ -205,6 +206,36 @@ def test_bad_generation(
     shutil.copytree(trained, damaged)
     (checkpoints(damaged)[-1] / "model.safetensors").write_bytes(b"")
     assert "not what was written" in refused(folder=damaged)
+
+
+@pytest.mark.parametrize("error, code, words", [
+    (KeyboardInterrupt(), 130, "stopped"),
+    (SafetensorError("no space"), 2, "no space"),
+    (RuntimeError("no space"), 2, "no space"),
+])
+def test_what_interrupts_a_command_is_one_line(
+    error: BaseException, code: int, words: str,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C, and what the writers of weights raise on a full disk."""
+    def fail(command: object) -> int:
+        raise error
+
+    monkeypatch.setattr("minillama.cli.plan.run", fail)
+    assert main(["plan"]) == code
+    assert capfd.readouterr().err == f"minillama: {words}\n"
+
+
+def test_a_reader_that_has_seen_enough(trained: Path) -> None:
+    """`| head -1`: neither a complaint nor a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "minillama", "generate", "--checkpoint",
+         str(trained), "--device", "cpu"], stdout=write, cwd=ROOT,
+        stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_run_that_diverges_ends_with_1(

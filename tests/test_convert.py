@@ -84,6 +84,11 @@ def test_a_narrower_type_says_so(run, tmp_path, capsys):
     assert convert(tmp_path / "h", "meta", tmp_path / "m",
                    "--dtype", "fp32") == 0
     assert "float32, widened from torch.bfloat16" in capsys.readouterr().out
+    assert convert(tmp_path / "h", "hf", tmp_path / "other",
+                   "--dtype", "fp16") == 0
+    assert "float16, rounded from torch.bfloat16" in capsys.readouterr().out
+    text = (tmp_path / "other" / "README.md").read_text(encoding="utf-8")
+    assert "**rounded from torch.bfloat16**" in text
     half, _ = weights.load(run, dtype=torch.bfloat16)
     assert weights.load(tmp_path / "m")[0].output.weight.bfloat16().equal(
         half.output.weight)

@@ -236,6 +236,24 @@ def test_lists_and_lines_read_the_same(tmp_path):
     assert ft.read_examples(whole) == [ft.Example("Add.", "", "3")]
 
 
+def test_a_line_ends_where_json_lines_end(tmp_path):
+    """Other marks that Unicode calls line ends may stand inside a text."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"instruction": "a\u2028b\x85", "output": "c"}\r\n' * 2,
+                    encoding="utf-8")
+    assert ft.read_examples(path) == [ft.Example("a\u2028b\x85", "", "c")] * 2
+
+
+def test_a_held_out_example_that_is_too_long_is_refused_at_once(tmp_path):
+    """Not after the last step, with what was learnt since a checkpoint."""
+    model, tokenizer = samples.load_mini()
+    config = TrainConfig(model=model.config, out=tmp_path / "o", steps=1)
+    with pytest.raises(ValueError, match="an example has .* tokens"):
+        ft.finetune(model, tokenizer, EXAMPLES, config, log=None, held_out=[
+            ft.Example("Count.", "", "one " * 500)])
+    assert not (tmp_path / "o" / "run.json").exists()
+
+
 BAD = {
     '{"instruction": "a", "output": "b"}\n{"instruction": "a"}':
         "record 2: wants the texts .instruction. and .output.",

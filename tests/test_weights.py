@@ -490,6 +490,23 @@ def test_nothing_is_written_over(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
 
 
+def test_a_type_that_cannot_hold_the_weights_is_refused(tmp_path):
+    """bfloat16 reaches 3e38, float16 only 65,504."""
+    model = random_model(SHAPES["paper"]).bfloat16()
+    model.output.weight.data[0, 0] = 1e5
+    with pytest.raises(ValueError, match="output.weight is not finite in"):
+        weights.save_hf(model, tmp_path / "h", dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_a_gguf_file_replaces_nothing(tmp_path):
+    (tmp_path / "notes.md").write_text("mine", "utf-8")
+    with pytest.raises(ValueError, match="notes.md is there"):
+        weights.save_gguf(random_model(SHAPES["paper"]), tmp_path /
+                          "notes.gguf", tokenizer=mini_tokenizer(), card="card")
+    assert (tmp_path / "notes.md").read_text("utf-8") == "mine"
+
+
 # -- what is refused ---------------------------------------------------------
 
 class Bomb:
@@ -563,7 +580,23 @@ BROKEN_META = {
     "a setting that is missing": (
         lambda folder: (folder / "params.json").write_text(
             '{"dim": 64}', "utf-8"),
-        "params.json does not describe a LLaMA"),
+        "7B does not describe a LLaMA"),
+    "a setting of another kind": (
+        lambda folder: (folder / "params.json").write_text(
+            (folder / "params.json").read_text("utf-8").replace(
+                '"dim": 64', '"dim": "64"'), "utf-8"),
+        "7B does not describe a LLaMA"),
+    "more rows than the model is wide": (
+        lambda folder: torch.save(
+            {"layers.0.attention.wq.weight": torch.ones(999, 64)},
+            folder / "consolidated.00.pth"),
+        "00.pth: .*is missing"),
+    "a name that is a number": (
+        _edit_pth(_set(7, torch.ones(2))), "01.pth is refused: 7 is not"),
+    "not a number": (
+        _edit_pth(lambda stored: stored["layers.0.attention.wo.weight"]
+                  [0].fill_(torch.nan)),
+        "7B: layers.0.attention.wo.weight is not finite"),
     "no JSON": (
         lambda folder: (folder / "params.json").write_text("{", "utf-8"),
         "params.json cannot be read"),
@@ -629,6 +662,17 @@ BROKEN_HF = {
     "another stretching": (
         _edit_config(rope_parameters={"rope_type": "yarn", "factor": 2.0}),
         "rope_type='yarn' is not read"),
+    "a stretching that does not say how far": (
+        _edit_config(rope_parameters={"rope_type": "linear"}),
+        "does not describe a LLaMA .KeyError..factor"),
+    "half a stretching": (
+        _edit_config(rope_parameters={"rope_type": "llama3", "factor": 8.0}),
+        "does not describe a LLaMA .KeyError..low_freq"),
+    "a number as text": (
+        _edit_config(num_attention_heads="4"), "does not describe a LLaMA"),
+    "a list for a dictionary": (
+        lambda folder: (folder / hf.INDEX).write_text(
+            '{"weight_map": ["a"]}', "utf-8"), "does not describe a LLaMA"),
     "no config": (
         lambda folder: (folder / "config.json").unlink(),
         "is no folder of weights"),
@@ -661,6 +705,19 @@ def test_a_tied_head_that_differs_is_refused(tmp_path):
     save_file({**stored, "lm_head.weight": head}, path)
     with pytest.raises(ValueError, match="lm_head.weight differs"):
         weights.load(tmp_path / "h")
+
+
+def test_an_old_stretching_beside_the_new_base(tmp_path):
+    """Both spellings in one file: transformers takes `rope_scaling`."""
+    weights.save_hf(random_model(SHAPES["paper"]), tmp_path / "h")
+    _edit_config(rope_parameters={"rope_theta": 1e4}, rope_scaling={
+        "type": "linear", "factor": 4.0})(tmp_path / "h")
+    text = torch.arange(24)[None]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "h")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            weights.load(tmp_path / "h")[0](text), theirs(text).logits,
+            atol=1e-4, rtol=1e-4)
 
 
 def test_early_hugging_face_tables_are_left_out(tmp_path):

@@ -15,6 +15,7 @@ import functools
 import importlib
 import io
 import operator
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from safetensors import SafetensorError
 
 VERBS = ("train", "generate", "tokenizer", "data", "plan", "eval",
          "finetune", "chat", "convert", "verify")
@@ -41,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Its dataclass may live elsewhere, the verb is the first word.
         verb = importlib.import_module(f"{__name__}.{argv[0]}")
         return verb.run(command)
-    except (ValueError, OSError) as error:
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return complain("stopped") + 128  # as shells count signals: 130
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         return complain(str(error))
 
 

@@ -57,6 +57,6 @@ def run(config: ConvertConfig) -> int:
         weights.save_gguf(model, config.out, **common)
     print(f"{config.out}: {own} as it was" if dtype == own else
           f"{config.out}: {dtype}, rounded from {own}"
-          if dtype.itemsize < own.itemsize else
+          if dtype.itemsize <= own.itemsize else
           f"{config.out}: {dtype}, widened from {own}")
     return 0

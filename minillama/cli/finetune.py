@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,13 +64,10 @@ def run(config: FinetuneConfig) -> int:
     random.Random(config.seed).shuffle(examples)
     kept = int(len(examples) * config.held_out)
     model, tokenizer = open_model(config.checkpoint, dtype=torch.float32)
+    same = {f.name for f in fields(TrainConfig)} & set(vars(config))
     training = TrainConfig(
-        model=model.config, out=config.out, steps=config.steps,
-        batch_size=config.batch_size, max_lr=config.max_lr,
-        micro_batch_size=config.micro_batch_size, seed=config.seed,
-        checkpoint_every=config.checkpoint_every, log_every=config.log_every,
-        warmup_steps=config.steps // 10, resume=config.resume,
-        dtype=config.dtype, device=config.device, eval_every=0,
+        **{name: getattr(config, name) for name in same},
+        model=model.config, warmup_steps=config.steps // 10, eval_every=0,
         sample_prompt=finetune.prompt_of(examples[0]))
     result = finetune.finetune(
         model, tokenizer, examples[kept:], training, held_out=examples[:kept])

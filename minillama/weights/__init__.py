@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from minillama import checkpoint, sharded
 from minillama.config import ModelConfig
@@ -67,7 +66,7 @@ def load(
     Chapter: notebooks/11_generation.ipynb
     """
     folder = Path(path)
-    stored, arrange = _read(folder)
+    stored, arrange = _understood(folder)
     config = stored[0] if max_seq_len is None else replace(
         stored[0], max_seq_len=max_seq_len)
     tokenizer = open_tokenizer(folder)
@@ -79,7 +78,16 @@ def load(
             f"model only vocab_size={config.vocab_size}; they do not belong "
             "together")
     model = parts.assemble(config, stored[1], dtype, arrange)
-    return model.to(device), tokenizer
+    return _finite(model, folder).to(device), tokenizer
+
+
+def _finite(model: Transformer, where: Path | str) -> Transformer:
+    """The model itself, unless a weight is not a number or infinite."""
+    for name, weight in model.state_dict().items():
+        if not torch.stack(weight.aminmax()).isfinite().all():
+            raise ValueError(f"{where}: {name} is not finite in {weight.dtype}"
+                             "; get the file again, or choose another dtype")
+    return model
 
 
 def read_config(path: str | Path) -> ModelConfig:
@@ -90,12 +98,22 @@ def read_config(path: str | Path) -> ModelConfig:
 
     Chapter: notebooks/11_generation.ipynb
     """
-    return _read(Path(path))[0][0]
+    return _understood(Path(path))[0][0]
 
 
-def _read(
-    folder: Path
-) -> tuple[tuple[ModelConfig, parts.Parts], parts.Arrange | None]:
+Stored = tuple[tuple[ModelConfig, parts.Parts], parts.Arrange | None]
+
+
+def _understood(folder: Path) -> Stored:
+    """`_read`, where values of odd kinds are a fault of the files."""
+    try:
+        return _read(folder)
+    except (AttributeError, LookupError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"{folder} does not describe a LLaMA ({error!r}); "
+                         "get its settings again") from error
+
+
+def _read(folder: Path) -> Stored:
     """What a folder holds, whatever its layout, and how to order rows."""
     if (folder / "params.json").is_file():
         return meta.read(folder), None
@@ -115,19 +133,11 @@ def _read(
 
 def _read_own(folder: Path) -> tuple[ModelConfig, parts.Parts]:
     """One checkpoint of this package."""
-    path = folder / checkpoint.WEIGHTS
-    try:
-        config = checkpoint.read_config(folder)
-        if sharded.holds(folder):
-            found = sharded.read(folder)
-        else:
-            with safe_open(path, framework="pt") as stored:
-                found = {name: stored.get_tensor(name)
-                         for name in stored.keys()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is missing or damaged ({error}); get it "
-                         "again") from error
-    parts.refuse_unlike(path, parts.shapes(config), found)
+    config = checkpoint.read_config(folder)
+    found = (sharded.read(folder) if sharded.holds(folder)
+             else hf.mapped(folder, checkpoint.WEIGHTS))
+    parts.refuse_unlike(
+        folder / checkpoint.WEIGHTS, parts.shapes(config), found)
     return config, {name: ([w], 0) for name, w in found.items()}
 
 
@@ -235,10 +245,13 @@ def save_gguf(
     Chapter: notebooks/11_generation.ipynb
     """
     path = Path(path)
+    beside = path.with_suffix(".md")
+    if card and beside.exists():
+        raise ValueError(f"the card {beside} is there; choose another name")
     with _whole(path) as partial:
         gguf.write(_in_type(model, dtype), partial, tokenizer, path.stem)
     if card:
-        path.with_suffix(".md").write_text(card, encoding="utf-8")
+        beside.write_text(card, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -258,7 +271,9 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def _in_type(model: Transformer, dtype: torch.dtype | None) -> Transformer:
     """The model itself, or a copy of another type."""
-    return model if dtype is None else copy.deepcopy(model).to(dtype)
+    if dtype in (None, model.output.weight.dtype):
+        return model
+    return _finite(copy.deepcopy(model).to(dtype), "the copy to be written")
 
 
 def _add_card(folder: Path, card: str) -> None:

@@ -85,15 +85,13 @@ def read(folder: Path) -> tuple[ModelConfig, Parts]:
     Chapter: notebooks/11_generation.ipynb
     """
     config = _config(folder / "config.json")
-    source = folder / WEIGHTS
+    source, files = folder / WEIGHTS, {WEIGHTS}
     if (folder / INDEX).is_file():
         source = folder / INDEX
-        files = sorted(set(read_json(source).get("weight_map", {}).values()))
-    else:
-        files = [WEIGHTS]
+        files = set(read_json(source).get("weight_map", {}).values())
     found: dict[str, Tensor] = {}
-    for file in files:
-        found |= _mapped(folder, file)
+    for file in sorted(files):
+        found |= mapped(folder, file)
     # RoPE's tables were stored by early versions; ours are computed.
     found = {name: w for name, w in found.items()
              if not name.endswith("rotary_emb.inv_freq")}
@@ -110,7 +108,7 @@ def read(folder: Path) -> tuple[ModelConfig, Parts]:
     return config, {name: ([found[hf_name(name)]], 0) for name in whole}
 
 
-def _mapped(folder: Path, file: str) -> dict[str, Tensor]:
+def mapped(folder: Path, file: str) -> dict[str, Tensor]:
     """The tensors of one file, mapped into memory."""
     if Path(file).name != file:
         raise ValueError(f"{folder / INDEX}: {file!r} is not a file beside it")
@@ -139,19 +137,15 @@ def _config(path: Path) -> ModelConfig:
     if odd := [name for name, is_wrong in wrong.items() if is_wrong]:
         raise ValueError(f"{path}: {odd[0]}={c.get(odd[0])!r} is not LLaMA's; "
                          "such a model is not read")
-    try:
-        return ModelConfig(
-            dim=c["hidden_size"], n_layers=c["num_hidden_layers"],
-            n_heads=c["num_attention_heads"],
-            n_kv_heads=c.get("num_key_value_heads"),
-            ffn_dim=c["intermediate_size"], vocab_size=c["vocab_size"],
-            max_seq_len=c.get("max_position_embeddings", 2048),
-            norm_eps=c.get("rms_norm_eps", 1e-6),
-            tie_embeddings=bool(c.get("tie_word_embeddings", False)),
-            **_rope(c, path))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not describe a LLaMA ({error!r}); get "
-                         "the file again") from error
+    return ModelConfig(
+        dim=c["hidden_size"], n_layers=c["num_hidden_layers"],
+        n_heads=c["num_attention_heads"],
+        n_kv_heads=c.get("num_key_value_heads"),
+        ffn_dim=c["intermediate_size"], vocab_size=c["vocab_size"],
+        max_seq_len=c.get("max_position_embeddings") or 2048,
+        norm_eps=c.get("rms_norm_eps", 1e-6),
+        tie_embeddings=bool(c.get("tie_word_embeddings", False)),
+        **_rope(c, path))
 
 
 def _rope(c: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -159,19 +153,17 @@ def _rope(c: dict[str, Any], path: Path) -> dict[str, Any]:
     new = c.get("rope_parameters") or {}
     theta = {"rope_theta": float(
         new.get("rope_theta", c.get("rope_theta", 10000.0)))}
-    r = new or c.get("rope_scaling") or {}
+    r = c.get("rope_scaling") or new  # as transformers, if there are both
     kind = r.get("rope_type", r.get("type", "default"))
     if kind == "default":
         return theta
     if kind not in ("linear", "llama3"):
         raise ValueError(f"{path}: rope_type={kind!r} is not read; linear and "
                          "llama3 are")
-    names = {"factor": "factor", "low_freq_factor": "low_freq_factor",
-             "high_freq_factor": "high_freq_factor",
-             "original_max_seq_len": "original_max_position_embeddings"}
-    return theta | {"rope_scaling": RopeScaling(
-        kind=kind, **{mine: r[theirs] for mine, theirs in names.items()
-                      if theirs in r})}
+    names = ("factor", "low_freq_factor", "high_freq_factor",
+             "original_max_position_embeddings")
+    return theta | {"rope_scaling": RopeScaling(kind, *(
+        r[name] for name in (names[:1] if kind == "linear" else names)))}
 
 
 def config_of(model: Transformer) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def read(folder: Path) -> tuple[ModelConfig, Parts]:
     config = _config(folder, shards[0])
     whole = shapes(config)
     first = shards[0].get("layers.0.attention.wq.weight")
-    count = (len(files) if first is None or not len(first)
-             else config.dim // len(first))
+    count = (len(files) if first is None or not 0 < first.numel() <= (
+        config.dim ** 2) else config.dim // len(first))
     names = [SHARD.format(number) for number in range(count)]
     if odd := sorted(set(names) ^ {path.name for path in files}):
         raise ValueError(
@@ -117,23 +117,18 @@ def _config(folder: Path, shard: dict[str, Tensor]) -> ModelConfig:
         extra |= read_json(folder / SIDECAR)
         if isinstance(extra.get("rope_scaling"), dict):
             extra["rope_scaling"] = RopeScaling(**extra["rope_scaling"])
-    try:
-        vocab = p.get("vocab_size", -1)
-        if vocab < 0:  # "as many as the tokenizer has"
-            vocab = _vocab_size(folder, shard)
-        hidden, multiple = None, p["multiple_of"]
-        if p.get("ffn_dim_multiplier"):  # Llama 2 and 3
-            wide = int(p["ffn_dim_multiplier"] * (8 * p["dim"] // 3))
-            hidden = -(-wide // multiple) * multiple
-        return ModelConfig(
-            dim=p["dim"], n_layers=p["n_layers"], n_heads=p["n_heads"],
-            n_kv_heads=p.get("n_kv_heads"), ffn_dim=hidden,
-            multiple_of=multiple, vocab_size=vocab, norm_eps=p["norm_eps"],
-            rope_theta=p.get("rope_theta", 10000.0), **extra)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder / 'params.json'} does not describe a LLaMA "
-            f"({error!r}); get the file again") from error
+    vocab = p.get("vocab_size", -1)
+    if vocab < 0:  # "as many as the tokenizer has"
+        vocab = _vocab_size(folder, shard)
+    hidden, multiple = None, p["multiple_of"]
+    if p.get("ffn_dim_multiplier"):  # Llama 2 and 3
+        wide = int(p["ffn_dim_multiplier"] * (8 * p["dim"] // 3))
+        hidden = -(-wide // multiple) * multiple
+    return ModelConfig(
+        dim=p["dim"], n_layers=p["n_layers"], n_heads=p["n_heads"],
+        n_kv_heads=p.get("n_kv_heads"), ffn_dim=hidden,
+        multiple_of=multiple, vocab_size=vocab, norm_eps=p["norm_eps"],
+        rope_theta=p.get("rope_theta", 10000.0), **extra)
 
 
 def _vocab_size(folder: Path, shard: dict[str, Tensor]) -> int:

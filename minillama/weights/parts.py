@@ -68,7 +68,7 @@ def plain_tensors(path: Path) -> dict[str, Tensor]:
             f"torch.save wrote ({str(error).splitlines()[0]}); get it again "
             "from a source you trust") from error
     odd = ([name for name, value in found.items()
-            if not isinstance(value, Tensor)]
+            if not (isinstance(value, Tensor) and isinstance(name, str))]
            if isinstance(found, dict) else [type(found).__name__])
     if odd:
         raise ValueError(
