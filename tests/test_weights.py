@@ -502,8 +502,9 @@ def test_a_type_that_cannot_hold_the_weights_is_refused(tmp_path):
 def test_the_card_of_a_gguf_file_replaces_nothing(tmp_path):
     (tmp_path / "notes.md").write_text("mine", "utf-8")
     with pytest.raises(ValueError, match="notes.md is there"):
-        weights.save_gguf(random_model(SHAPES["paper"]), tmp_path /
-                          "notes.gguf", tokenizer=mini_tokenizer(), card="card")
+        weights.save_gguf(
+            random_model(SHAPES["paper"]), tmp_path / "notes.gguf",
+            tokenizer=mini_tokenizer(), card="card")
     assert (tmp_path / "notes.md").read_text("utf-8") == "mine"
 
 

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from safetensors import SafetensorError
 
 VERBS = ("train", "generate", "tokenizer", "data", "plan", "eval",
          "finetune", "chat", "convert", "verify")
@@ -48,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return complain("stopped") + 128  # as shells count signals: 130
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+    except (ValueError, OSError, RuntimeError,  # imported only on the way
+            importlib.import_module("safetensors").SafetensorError) as error:
         return complain(str(error))
 
 

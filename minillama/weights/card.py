@@ -49,8 +49,8 @@ def card(
         f"{c.dim}, {c.n_heads} heads ({c.kv_heads} for keys), {c.vocab_size} "
         f"pieces, {c.max_seq_len} tokens of context.", "",
         f"Weights are stored in {kept}" + (
-            f", **rounded from {own}**."
-            if kept != own and kept.itemsize <= own.itemsize else "."), "", "## Data and figures", ""]
+            "." if kept == torch.promote_types(kept, own)
+            else f", **rounded from {own}**."), "", "## Data and figures", ""]
     lines += _run(Path(source), c, watts)
     return "\n".join([
         *lines, "", "## Limits", "", "A base model continues text. It was not "
