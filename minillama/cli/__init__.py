@@ -47,9 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return complain("stopped") + 128  # as shells count signals: 130
-    except (ValueError, OSError, RuntimeError,  # imported only on the way
-            importlib.import_module("safetensors").SafetensorError) as error:
-        return complain(str(error))
+    # Not imported for this: unless it is there, nothing has raised its error.
+    except (ValueError, OSError, RuntimeError, getattr(
+            sys.modules.get("safetensors"), "SafetensorError", OSError)) as e:
+        return complain(str(e))
 
 
 def parse(argv: Sequence[str]) -> Any:

@@ -271,9 +271,8 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def _in_type(model: Transformer, dtype: torch.dtype | None) -> Transformer:
     """The model itself, or a copy of another type."""
-    if dtype in (None, model.output.weight.dtype):
-        return model
-    return _finite(copy.deepcopy(model).to(dtype), "the copy to be written")
+    copied = model if dtype is None else copy.deepcopy(model).to(dtype)
+    return _finite(copied, "the copy to be written")
 
 
 def _add_card(folder: Path, card: str) -> None:
