@@ -211,7 +211,7 @@ def test_bad_generation(
 @pytest.mark.parametrize("error, code, words", [
     (KeyboardInterrupt(), 130, "stopped"),
     (SafetensorError("no space"), 2, "no space"),
-    (RuntimeError("no space"), 2, "no space"),
+    (RuntimeError("unexpected pos 7 vs 5"), 2, "unexpected pos 7 vs 5"),
 ])
 def test_what_interrupts_a_command_is_one_line(
     error: BaseException, code: int, words: str,
@@ -224,6 +224,17 @@ def test_what_interrupts_a_command_is_one_line(
     monkeypatch.setattr("minillama.cli.plan.run", fail)
     assert main(["plan"]) == code
     assert capfd.readouterr().err == f"minillama: {words}\n"
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(command: object) -> int:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("minillama.cli.plan.run", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["plan"])
 
 
 def test_a_reader_that_has_seen_enough(trained: Path) -> None:
