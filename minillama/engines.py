@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from minillama.files import needs
+
 
 def join(rank: int, size: int, port: int) -> None:
     """What torchrun and `company` do; runs in an engine."""
@@ -47,12 +49,8 @@ class Engines:
     """
 
     def __init__(self, size: int) -> None:
-        try:
+        with needs("engines need ipyparallel; try `pip install ipyparallel`"):
             import ipyparallel
-        except ImportError as error:
-            raise ValueError(
-                "engines need ipyparallel; try `pip install ipyparallel`"
-            ) from error
         # Its talk would go to stderr, which a finished page has none of.
         self.cluster = ipyparallel.Cluster(n=size, log_level=logging.ERROR)
         self.cluster.start_cluster_sync()

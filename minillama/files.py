@@ -1,12 +1,28 @@
-"""Files that survive a kill: written whole, flushed, and recognised again."""
+"""Files that survive a kill: written whole, flushed, and recognised again.
+
+And packages that may be absent: `needs` says which one to install.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+DATA = 'try `pip install "minillama[data]"`'
+
+
+@contextlib.contextmanager
+def needs(words: str) -> Iterator[None]:
+    """For imports of what may not be installed: these words, if it is not."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(words) from error
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

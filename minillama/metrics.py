@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from minillama.config import ModelConfig
+from minillama.files import needs
 from minillama.model import flops_per_token
 
 PEAK_FLOPS = {
@@ -169,11 +170,8 @@ def open_tracker(name: str, out: Path) -> Callable[[dict[str, Any]], None]:
     if name == "none":
         return lambda record: None
     if name == "tensorboard":
-        try:
+        with needs("tracker=tensorboard needs `pip install tensorboard`"):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as e:
-            raise ValueError(
-                "tracker=tensorboard needs `pip install tensorboard`") from e
         writer = SummaryWriter(out / "tensorboard")
 
         def show(record: dict[str, Any]) -> None:
@@ -182,10 +180,8 @@ def open_tracker(name: str, out: Path) -> Callable[[dict[str, Any]], None]:
                     writer.add_scalar(key, value, record["step"])
             writer.flush()  # it does not do so by itself at the end
         return show
-    try:
+    with needs("tracker=wandb needs `pip install wandb`"):
         import wandb
-    except ImportError as e:
-        raise ValueError("tracker=wandb needs `pip install wandb`") from e
     run = wandb.init(project="minillama", name=Path(out).name, dir=str(out))
     return lambda record: run.log(record, step=record["step"])
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import sentencepiece as spm
-from jaxtyping import Int64
 
 from minillama import vocabulary
 from minillama.files import replace_bytes
@@ -177,24 +176,15 @@ class Tokenizer:
         """How the vocabulary spells an id, the marker U+2581 for a space."""
         return self._model.id_to_piece(int(token))
 
-    def token_bytes(self) -> Int64[np.ndarray, "V"]:
-        """How many bytes of text each piece stands for.
+    @cached_property
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per piece: bytes of text, and whether it begins with the marker.
 
         A byte piece is one byte (its name `<0x41>` has six), the marker is
         one space (in UTF-8 it has three bytes), and a special piece is
         nothing. Counting names instead of text is the usual way to get bits
         per byte wrong.
-
-        Returns:
-            (V,) bytes.
-
-        Chapter: notebooks/04_tokenizer.ipynb
         """
-        return self._sizes[0].copy()
-
-    @cached_property
-    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Per piece: bytes of text, and whether it begins with the marker."""
         model = self._model
         pieces = [model.id_to_piece(i) for i in range(self.vocab_size)]
         sizes = [

@@ -125,9 +125,9 @@ def test_layout_of_the_vocabulary(tokenizer):
         pieces.index(digit) for digit in "1623"]
 
 
-def test_token_bytes_by_kind(tokenizer):
+def test_bytes_of_pieces_by_kind(tokenizer):
     """Byte pieces 1, specials 0, the marker 1, and UTF-8 otherwise."""
-    sizes = tokenizer.token_bytes()
+    sizes, _ = tokenizer._sizes
     assert sizes[:3].tolist() == [0, 0, 0]
     assert sizes[3:259].tolist() == [1] * 256
     for i in range(259, 340):

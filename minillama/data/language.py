@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minillama.files import DATA, needs
+
 
 class LanguageId:
     """fastText's guess, asked as CCNet asks it.
@@ -25,12 +27,8 @@ class LanguageId:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        with needs(f"telling languages apart needs fasttext-predict; {DATA}"):
             import fasttext
-        except ImportError:
-            raise ValueError(
-                "telling languages apart needs fasttext-predict; try "
-                "`pip install \"minillama[data]\"`") from None
         try:
             self._model = fasttext.load_model(str(path))
         except ValueError as error:

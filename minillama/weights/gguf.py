@@ -16,6 +16,7 @@ import torch
 
 from minillama import rope
 from minillama.checkpoint import weights_of
+from minillama.files import needs
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 from minillama.weights.text import NEEDS, JsonTokenizer, sentencepiece_of
@@ -48,10 +49,8 @@ def write(
 
     Chapter: notebooks/11_generation.ipynb
     """
-    try:
+    with needs(f"GGUF {NEEDS}"):
         import gguf
-    except ImportError as error:
-        raise ValueError(f"GGUF {NEEDS}") from error
     if isinstance(tokenizer, JsonTokenizer):
         raise ValueError(
             "GGUF is written with a SentencePiece tokenizer only; this model "

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minillama import rope
+from minillama.files import needs
 from minillama.model import Transformer
 from minillama.tokenizer import Tokenizer
 from minillama.weights import gguf
@@ -66,10 +67,8 @@ def twin(model: Transformer, dtype: torch.dtype | None = None) -> Any:
 
     Chapter: notebooks/11_generation.ipynb
     """
-    try:
+    with needs(f"the equality ladder {NEEDS}"):
         from transformers import LlamaConfig, LlamaForCausalLM
-    except ImportError as error:
-        raise ValueError(f"the equality ladder {NEEDS}") from error
     settings = config_of(model)
     del settings["dtype"], settings["rope_theta"], settings["rope_scaling"]
     other = LlamaForCausalLM(LlamaConfig(

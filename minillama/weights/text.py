@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from minillama.files import needs
 from minillama.tokenizer import Tokenizer
 from minillama.vocabulary import SPACE, check_unicode
 from minillama.weights.parts import read_json
@@ -43,10 +44,8 @@ class JsonTokenizer(Tokenizer):
     def __init__(
         self, data: bytes, bos: str | None = None, eos: str | None = None
     ) -> None:
-        try:
+        with needs(f"tokenizer.json {NEEDS}"):
             from tokenizers import Tokenizer as Fast
-        except ImportError as error:
-            raise ValueError(f"tokenizer.json {NEEDS}") from error
         try:
             held = json.loads(data)
             if "minillama" in held:  # written by to_bytes
@@ -144,12 +143,10 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> str:
 
     Chapter: notebooks/11_generation.ipynb
     """
-    try:
+    with needs(f"tokenizer.json {NEEDS}"):
         from tokenizers import AddedToken, decoders, normalizers, processors
         from tokenizers import Tokenizer as Fast
         from tokenizers.models import BPE
-    except ImportError as error:
-        raise ValueError(f"tokenizer.json {NEEDS}") from error
     model = sentencepiece_of(tokenizer)
     pieces = [model.id_to_piece(i) for i in range(tokenizer.vocab_size)]
     rank = {piece: i for i, piece in enumerate(pieces)}
@@ -222,11 +219,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
-        try:
+        with needs(f"a chat template {NEEDS}"):
             from jinja2 import TemplateError
             from jinja2.sandbox import ImmutableSandboxedEnvironment
-        except ImportError as error:
-            raise ValueError(f"a chat template {NEEDS}") from error
         self._error, self._tokenizer = TemplateError, tokenizer
         room = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True)
