@@ -161,6 +161,17 @@ def test_a_sparse_file_may_claim_a_terabyte():
     assert ledger.lines.total() == 1
 
 
+def test_a_member_that_leads_back_is_broken():
+    """A size below zero: the same header would come again, for ever."""
+    block = bytearray(header("b.tex", tarfile.REGTYPE).tobuf(
+        tarfile.GNU_FORMAT))
+    block[124:136] = b"\xff" * 10 + b"\xfe\x00"
+    block[148:156] = b" " * 8
+    block[148:155] = b"%06o\0" % sum(block)
+    with pytest.raises(archives.BROKEN, match="negative size"):
+        members(tar(("a.tex", b""))[:512] + bytes(block) + bytes(1024))
+
+
 def test_a_bomb_is_refused_without_being_unpacked(monkeypatch):
     monkeypatch.setattr(archives, "UNPACKED_LIMIT", 1_000_000)
     bomb = gzip.compress(bytes(50_000_000))

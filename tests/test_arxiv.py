@@ -200,6 +200,15 @@ def test_a_broken_archive_is_counted(tmp_path, name, data):
     assert papers == [] and ledger.dropped.total() == 1
 
 
+def test_a_folder_of_too_much_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(arxiv, "_LIMIT", 100)
+    (tmp_path / "a.tex").write_text(HEAD + "\\section{A}" + "x" * 100,
+                                    encoding="utf-8")
+    monkeypatch.setattr(type(tmp_path), "read_bytes", None)
+    papers, ledger = read(tmp_path)
+    assert papers == [] and ledger.dropped == {"too much LaTeX": 1}
+
+
 def test_recursive_macros_are_counted_and_left(tmp_path):
     path = tmp_path / "a.tex"
     path.write_text(HEAD + "\\def\\x{\\x}\\section{A}\\x\\x", encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import time
 
 import pytest
 
@@ -117,6 +118,16 @@ def test_a_binary_file_and_an_unknown_encoding_are_no_books(tmp_path):
     for data in (b"PK\x03\x04\0\0\0", b"set encoding: x-martian\ncaf\xe9"):
         path.write_bytes(data)
         assert read(path)[1].dropped == {"not UTF-8 text": 1}
+
+
+def test_an_encoding_that_takes_for_ever_is_not_tried(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"set encoding: punycode\n\0-" + b"a9" * 1_000_000)
+    start = time.process_time()
+    ledger = Ledger()
+    assert not list(books.read(path, ledger))
+    assert ledger.dropped == {"not UTF-8 text": 1}
+    assert time.process_time() - start < 5
 
 
 def test_broken_books_cost_themselves_alone(tmp_path):

@@ -30,7 +30,7 @@ from minillama.data.build import build
 from minillama.data.dedup import text_key
 from minillama.data.document import Document, Ledger
 from minillama.data.engines import Cluster
-from minillama.data.recipe import Recipe
+from minillama.data.recipe import Recipe, Unit
 from minillama.data.seen import Seen
 from minillama.shards import open_streams
 from minillama.tokenizer import Tokenizer
@@ -364,6 +364,41 @@ def test_a_reader_that_breaks_costs_the_rest_of_its_file(
     assert book["in"] == 7 and book["kept"] == 6
     assert book["dropped"] == {"file broken (RuntimeError)": 1}
     assert "hostile file" in capsys.readouterr().err
+
+
+def test_a_file_without_a_document_is_counted(tmp_path):
+    for name in ("none.txt", "some.txt"):
+        (tmp_path / name).write_text("x" * (name == "some.txt"), "utf-8")
+    assert build(recipe(tmp_path / "out", own=tmp_path))
+    book = results.read(tmp_path / "out")["sources"]["own"]
+    assert book["kept"] == 1
+    assert book["dropped"] == {"file without a document": 1}
+
+
+def test_a_long_id_is_not_carried_by_every_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(commoncrawl, "read", lambda path, ledger: iter([
+        ledger.keep(Document("commoncrawl", "i" * 60_000, "a\n" * 99))]))
+    path = tmp_path / "a.warc"
+    path.write_bytes(b"x")
+    (page,) = building._guarded(
+        Unit("commoncrawl", 0, path), Ledger())
+    assert page.id == text_key("i" * 60_000)
+
+
+def test_of_several_with_one_id_the_same_stays_in_any_order(tmp_path):
+    near = " ".join(map(str, range(100)))
+    rows = [{"id": 1, "text": "equal", "k": k} for k in range(5)]
+    rows += [{"id": 2, "text": f"{near} {k}"} for k in range(5)]
+    found = []
+    for turn in (1, -1):
+        write_rows(tmp_path / "in", rows[::turn], 2)
+        out = tmp_path / f"out{turn}"
+        assert build(recipe(out, own=tmp_path / "in"))
+        found.append(sorted(
+            line for path in out.rglob("documents/own/*.gz")
+            for line in gzip.decompress(path.read_bytes()).splitlines()))
+    assert found[0] == found[1]
+    assert [json.loads(line)["id"] for line in found[0]] == ["1", "2"]
 
 
 def test_a_missing_package_ends_the_build(tmp_path, monkeypatch):

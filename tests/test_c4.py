@@ -229,6 +229,11 @@ def test_rows_of_c4(tmp_path):
                               "over 190000 characters": 1}
     assert len({page.id for page in found}) == 4
     assert found[0].metadata == {"url": "u", "date": "t"}
+    path.write_bytes(gzip.compress(
+        b"x" * 2**24 + b'{"text": "the end of a long line"}\n'))
+    ledger = Ledger()
+    assert not list(read(path, ledger))
+    assert ledger.dropped == {"row too long": 1}
     import random
     noise = json.dumps({"text": random.Random(0).randbytes(9999).hex()})
     whole = gzip.compress("\n".join([rows[0], noise, rows[-1]]).encode())

@@ -25,7 +25,6 @@ from minillama.data.commoncrawl import (
     MAX_DEPTH,
     Unusable,
     decode,
-    depth,
     extract,
     inputs,
     pages,
@@ -257,24 +256,45 @@ def _measured(path) -> list[int]:
 
 def test_a_page_nested_deep_is_dropped_at_once(tmp_path):
     """The extractor would need minutes for a hundred thousand elements."""
-    deep = crawl.html("<div>" * 100_000 + crawl.SENTENCE * 9)
+    hidden = ("<div>", "<svg>" + "<td>", '<div a="<">', "<div></x>",
+              "<div><!--</div>-->")  # what a look at the tags would miss
+    deep = [crawl.html(tag * 20_000 + crawl.SENTENCE * 9) for tag in hidden]
     flat = crawl.html(("<br>" * 3000) + "<p>a<td>b" * 2000 +
                       f"<p>{crawl.SENTENCE * 9}</p>")
     path = tmp_path / "a.warc"
-    path.write_bytes(crawl.response(deep, 0) + crawl.response(flat, 1))
+    path.write_bytes(b"".join(map(crawl.response, deep))
+                     + crawl.response(flat, 1))
     start = time.process_time()
     found, ledger = numbers(path)
-    assert found == [1] and ledger.dropped == {"nested too deep": 1}
+    assert found == [1] and ledger.dropped == {"nested too deep": 5}
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("html, levels", [
-    ("", 0), ("<p>a", 0), ("<div><div></div></div><div></div>", 2),
-    ("<b><i>x</i></b><br><img>", 2), ("</div></div><div>", 1),
-    ("<div" * 5, 0), ("<div>" * (MAX_DEPTH + 1), MAX_DEPTH + 1),
-])
-def test_depth(html, levels):
-    assert depth(html) == levels
+def test_a_page_may_be_a_thousand_deep():
+    most = MAX_DEPTH - 2  # html and body are two
+    flat = "<br>" * MAX_DEPTH
+    assert extract(flat + "<div>" * most + crawl.SENTENCE)[1]
+    with pytest.raises(Unusable, match="nested too deep"):
+        extract(flat + "<div>" * (most + 1) + crawl.SENTENCE)
+
+
+NESTED = (b"\x1f\x8b\x08\0\0\0\0\0\0\xff\0"
+          + (44_995).to_bytes(2, "little") + (20_540).to_bytes(2, "little"))
+"""A gzip member whose stored blocks hold the members that follow."""
+
+
+@pytest.mark.parametrize("name, piece, size", [
+    ("a.warc", b"WARC/1.0\r\nA-B: 1\r\n" + b"Content-Length: 5\r\n" * 40,
+     400_000),
+    ("a.warc", b"WARC/1.0\r\nA-B", 400_000),
+    ("a.warc.gz", b"\x1f\x8b\x08", 400_000),
+    ("a.warc.gz", NESTED, 2_000_000)])
+def test_false_starts_cost_no_square_of_time(tmp_path, name, piece, size):
+    path = tmp_path / name
+    path.write_bytes(piece * (size // len(piece)))
+    start = time.process_time()
+    numbers(path)
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("text, encoding, header, wanted", [

@@ -11,6 +11,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -155,6 +157,33 @@ def test_finished_tasks_are_not_done_again(tmp_path):
     (marks / "00001").touch()
     assert engines.run([step], tmp_path / "logs", Cluster())
     assert {p.name for p in (tmp_path / "notes").iterdir()} == {"0", "2"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks ps")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_goes_on_after_a_kill(whole, tmp_path, workers):
+    """Neither datatrove's manager, nor workers, nor what they were."""
+    out = tmp_path / "out"
+    build = subprocess.Popen([
+        sys.executable, "-m", "minillama", "data", "build", "--source",
+        f"own={whole / 'in'}", "--out", str(out), "--workers", str(workers),
+        "--tokenizer", str(MODEL)], cwd=ROOT, start_new_session=True,
+        stdout=subprocess.DEVNULL)
+
+    def left() -> int:
+        listed = subprocess.run(["ps", "-eo", "sess="], check=True,
+                                capture_output=True, encoding="utf-8")
+        return listed.stdout.split().count(str(build.pid))
+
+    def wait(enough: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not enough():
+            assert time.monotonic() < end
+
+    wait(lambda: left() > workers)
+    build.kill()
+    build.wait()
+    wait(lambda: left() == 0)
 
 
 def test_no_chatter(tmp_path, capfd):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import importlib.metadata
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,16 @@ def test_broken_rows_cost_themselves_alone(tmp_path):
     assert ledger.dropped == {"broken row": 8, "licence": 1,
                               "row too long": 1}
     assert peak(lambda: read(path)) < 40
+
+
+@pytest.mark.parametrize("text", [
+    " " * 500_000 + "x", "#" + "coding=" * 100_000, "\n" * 500_000 + "x"])
+def test_hostile_files_take_linear_time(tmp_path, text):
+    (tmp_path / "package.json").write_text(text, encoding="utf-8")
+    start = time.process_time()
+    assert github.licence_of(tmp_path) is None
+    assert isinstance(github.clean("a.py", "mit", text.encode()), str)
+    assert time.process_time() - start < 5
 
 
 def test_broken_exports_cost_themselves_alone(tmp_path):

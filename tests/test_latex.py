@@ -177,6 +177,10 @@ def test_random_nests_agree_with_substitution(data):
     assert expand(definitions + text) == wanted
 
 
+def test_a_zero_byte_is_nothing():
+    assert expand("\\def\\a{A}\0x\\a\0") == "xA"
+
+
 def test_input_is_followed_and_only_among_the_files():
     files = {"a": r"\def\x{1}in a: \input{b} ", "b": r"\x"}
     assert expand(r"\input{a}\include a \x", files) == "in a: 1 in a: 1  1"

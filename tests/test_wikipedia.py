@@ -146,6 +146,14 @@ def test_a_broken_page_costs_itself_alone(tmp_path):
     articles, ledger = read(path)
     assert [a.id for a in articles] == ["en/1", "en/6"]
     assert ledger.dropped == {"broken XML": 3, "cut off": 1}
+    path.write_bytes(dump(page(1, "&#" + "1" * 5000 + ";x"), PAGES[0]
+                          .replace("\n", "") + "\n", "x" * 5_000_000 + "\n",
+                          PAGES[5]))
+    articles, ledger = read(path)
+    assert [a.id for a in articles] == ["en/1", "en/6"]
+    assert ledger.dropped == {"broken XML": 1, "too long": 1}
+    path.write_bytes(b'<mediawiki xml:lang="\xff">\n' + PAGES[0].encode())
+    assert read(path)[1].dropped == {"other language": 1}
     path.write_bytes(dump(page(1, "caf\xe9")).replace(b"\xc3\xa9", b"\xe9"))
     assert read(path)[1].dropped == {"broken XML": 1}
 
@@ -162,6 +170,18 @@ def test_a_page_too_long_costs_itself_alone_and_little_memory(tmp_path):
     assert peak(lambda: found.extend(read(path))) < 30
     articles, ledger = found
     assert len(articles) == 1 and ledger.dropped == {"too long": 2}
+
+
+def test_many_revisions_and_headers_cost_no_square_of_time(tmp_path):
+    path = tmp_path / "enwiki.xml"
+    many = "<revision><text>old</text></revision>" * 50_000
+    path.write_bytes(dump(page(1, "new").replace("<revision>", many
+                                                 + "<revision>", 1))
+                     + b"<mediawiki " * 100_000)
+    start = time.process_time()
+    (article,), _ = read(path)
+    assert article.text == "Page 1\n\nnew"
+    assert time.process_time() - start < 5
 
 
 def test_a_dump_cut_in_the_middle_keeps_what_came_before(tmp_path):
@@ -185,12 +205,13 @@ def test_broken_dumps_cost_themselves_alone(tmp_path):
 @pytest.mark.parametrize("piece", [
     "{{", "[[", "{|\n", "<b>", "<ref>", "<ref name=x>", "<!--", "''", "'''",
     "<gallery>", "[http://", "{{{", "<math>", "\n|-\n|", "</div>", "__A__",
-    "&", "\n* ", "<nowiki>"])
+    "&", "\n* ", "<nowiki>", " ", "\n", "\n ", "[//", "[mailto:", "{{a|",
+    "{{{a|", "[[a|", "}}{{a|"])
 def test_hostile_markup_takes_seconds_not_hours(piece):
     """A megabyte of each; the parser alone would take an hour for some."""
     start = time.process_time()
     try:
-        wikipedia.plain("Text " + piece * (1_000_000 // len(piece)))
+        wikipedia.plain("Text " + piece * (1_000_000 // len(piece)) + "x")
     except archives.Refused as reason:
         assert str(reason) == "too much markup"
     assert time.process_time() - start < 20

@@ -122,6 +122,8 @@ def members(
             name = posixpath.normpath(member.name)
             if member.isdir():
                 continue
+            if member.size < 0:  # leads back: it would come again for ever
+                raise tarfile.TarError("negative size")
             # A sparse file claims any size and brings no bytes.
             if not member.isreg() or member.issparse():
                 ledger.cut("archive member is no plain file")

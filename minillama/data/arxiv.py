@@ -23,7 +23,7 @@ from minillama.data.archives import Refused
 from minillama.data.document import Document, Ledger
 
 _SUFFIXES = (".tex", ".ltx", ".latex")
-# Characters; the longest books on arXiv have two million.
+# Bytes; the longest books on arXiv have two million.
 _LIMIT = 4_000_000
 _PACKED = (".tar", ".tgz", ".gz")
 _HEADINGS = {
@@ -68,9 +68,12 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
     """
     try:
         if path.is_dir():
+            found = [file for file in archives.files(path, *_SUFFIXES)
+                     if not file.is_symlink()]
+            if sum(file.stat().st_size for file in found) > _LIMIT:
+                raise Refused("too much LaTeX")
             files = {file.relative_to(path).as_posix(): file.read_bytes()
-                     for file in archives.files(path, *_SUFFIXES)
-                     if not file.is_symlink()}
+                     for file in found}
         else:
             with open(path, "rb") as file:
                 files = archives.members(file, ledger, _SUFFIXES)
@@ -100,6 +103,9 @@ def clean(files: dict[str, bytes]) -> tuple[str, int]:
     """
     if any(data.startswith(b"%PDF") for data in files.values()):
         raise Refused("no LaTeX source")
+    size = sum(map(len, files.values()))
+    if size > _LIMIT:
+        raise Refused("too much LaTeX")
     texts = _decode(files)
     root = _root(texts)
 
@@ -109,9 +115,6 @@ def clean(files: dict[str, bytes]) -> tuple[str, int]:
                   for suffix in ("", ".tex")]
         return next((texts[p] for p in places if p in texts), "")
 
-    size = sum(map(len, texts.values()))
-    if size > _LIMIT:
-        raise Refused("too much LaTeX")
     expander = latex.Expander(look_up, KEPT, 20 * size + 20_000)
     tokens = _body(expander.expand(texts[root]))
     return latex.join(tokens).strip() + "\n", expander.recursive

@@ -77,14 +77,14 @@ def decode(data: bytes) -> str:
     """
     if len(data) > SIZE_LIMIT:
         raise Refused("too large")
+    if b"\0" in data:
+        raise Refused("not UTF-8 text")
     named = _CHARSET.search(data[:5000])
     for encoding in ("utf-8-sig", named[1].decode() if named else "utf-8"):
         try:
-            text = data.decode(encoding).replace("\r\n", "\n")
+            return data.decode(encoding).replace("\r\n", "\n")
         except (UnicodeError, LookupError):
             continue
-        if "\0" not in text:
-            return text
     raise Refused("not UTF-8 text")
 
 

@@ -103,7 +103,7 @@ def read(recipe: Recipe, unit: Unit) -> None:
     documents = stores.storing(_path(recipe, "read", unit), documents)
     if unit.source in WEB:
         dedup.scatter(recipe.work / "hashes", unit.name, (
-            (key, _line(document, unit, number))
+            (key, _line(document, unit.name, number))
             for number, document in enumerate(documents)
             for key in _hashes(recipe, document)), recipe.parts)
     else:
@@ -169,7 +169,7 @@ def duplicates(recipe: Recipe, part: int) -> None:
     with stores.whole(recipe.work / "pairs" / f"{part:04d}") as pairs:
         for key, same in dedup.groups(recipe.work / "keys", part):
             if len(key) == dedup.KEY_DIGITS:
-                for _, _, unit, number in same[1:]:
+                for *_, unit, number in same[1:]:
                     drops.setdefault(unit, []).append(
                         f"{number}\tequal to another document\n")
                 continue
@@ -188,14 +188,14 @@ def overlap(recipe: Recipe, _: int) -> None:
     def share(*texts: list[str]) -> float:
         return dedup.overlap(*(np.fromfile(
             recipe.work / "shingles" / unit / number, "<u8")
-            for _, _, unit, number in texts))
+            for *_, unit, number in texts))
 
     candidates = [
-        (fields[:4], fields[4:]) for fields in stores.lines(
-            recipe.work / "pairs") if fields[3] not in gone(fields[2])
-        and fields[7] not in gone(fields[6])]
+        (fields[:5], fields[5:]) for fields in stores.lines(
+            recipe.work / "pairs") if fields[4] not in gone(fields[3])
+        and fields[9] not in gone(fields[8])]
     drops: dict[str, list[str]] = {}
-    for _, _, unit, number in dedup.overlapping(
+    for *_, unit, number in dedup.overlapping(
             candidates, share, recipe.overlap):
         drops.setdefault(unit, []).append(
             f"{number}\tover {recipe.overlap:.0%} overlap with another\n")
@@ -252,8 +252,10 @@ def _scatter_keys(recipe: Recipe, unit: Unit,
 
     def records() -> Iterator[tuple[str, str]]:
         for number, document in enumerate(documents):
-            line = _line(document, unit, number)
-            yield dedup.text_key(document.text), line
+            key = dedup.text_key(document.text)
+            line = _line(document, dedup.text_key(  # if ids are the same
+                f"{key}{document.metadata}"), unit.name, number)
+            yield key, line
             if unit.source in recipe.near:
                 runs = dedup.shingles(document.text)
                 replace_bytes(folder / str(number), runs.tobytes())
@@ -263,9 +265,9 @@ def _scatter_keys(recipe: Recipe, unit: Unit,
     dedup.scatter(recipe.work / "keys", unit.name, records(), recipe.parts)
 
 
-def _line(document: Document, unit: Unit, number: int) -> str:
+def _line(document: Document, *place: object) -> str:
     """A document in a record: what orders it, and where it lies."""
-    return f"{document.source}\t{document.id}\t{unit.name}\t{number}"
+    return "\t".join(map(str, (document.source, document.id, *place)))
 
 
 def _guarded(unit: Unit, ledger: Ledger) -> Iterator[Document]:
@@ -278,6 +280,8 @@ def _guarded(unit: Unit, ledger: Ledger) -> Iterator[Document]:
         for document in module(unit.source).read(unit.path, ledger):
             # Records are fields of lines, and text has to fit into UTF-8.
             name = "".join(c if c.isprintable() else "?" for c in document.id)
+            if len(name) > 1000:  # each line of a page has it
+                name = dedup.text_key(name)
             text = document.text.encode("utf-8", "replace").decode()
             yield Document(document.source, name, text, document.metadata)
     except Exception as error:
@@ -286,6 +290,8 @@ def _guarded(unit: Unit, ledger: Ledger) -> Iterator[Document]:
         ledger.drop(f"file broken ({type(error).__name__})")
         print(f"{unit.path.name}: {error!r}; the rest of it is skipped",
               file=sys.stderr)
+    if not ledger.seen:
+        ledger.drop("file without a document")
 
 
 def _path(recipe: Recipe, step: str, unit: Unit) -> Path:

@@ -16,11 +16,9 @@ Chapter: notebooks/01_web_data.ipynb
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,10 +52,8 @@ Splitter = Callable[[str], list[str]]
 
 def inputs(path: Path) -> list[Path]:
     """Crawl archives and C4's own `.json.gz` files in a folder, by name."""
-    if path.is_file():
-        return [path]
-    return sorted([*commoncrawl.inputs(path),
-                   *archives.files(path, *_ROWS, hidden=True)])
+    return sorted({*commoncrawl.inputs(path),
+                   *archives.files(path, *_ROWS, hidden=True)})
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:
@@ -82,17 +78,15 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
 
 def _rows(path: Path, ledger: Ledger) -> Iterator[Document]:
     """Rows `{"text", "url", "timestamp"}`, a line each."""
-    with gzip.open(path) if path.suffix == ".gz" else open(
-            path, "rb") as file:
-        try:
-            while line := file.readline(_MAX_LINE):
-                try:
-                    yield _row(line)
-                except (ValueError, KeyError, TypeError, AttributeError,
-                        RecursionError):
-                    ledger.drop("broken row")
-        except (OSError, EOFError, zlib.error):
-            ledger.drop("file cut off or broken")
+    try:
+        for line in archives.lines(path, _MAX_LINE):
+            try:
+                yield _row(line or b"")
+            except (ValueError, KeyError, TypeError, AttributeError,
+                    RecursionError):
+                ledger.drop("broken row" if line else "row too long")
+    except archives.BROKEN:
+        ledger.drop("file cut off or broken")
 
 
 def _row(line: bytes) -> Document:

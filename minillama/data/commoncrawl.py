@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 
 from minillama.data import archives
 from minillama.data.document import Document, Ledger
+from minillama.files import DATA, needs
 
 SOURCE = "commoncrawl"
 MIN_LENGTH = 300
@@ -34,21 +36,18 @@ MAX_DEPTH = 1000
 """Deeper nested pages are dropped: the extractor's time grows with the
 square of the depth, to minutes at a hundred thousand."""
 
-_SUFFIXES = (".warc", ".wet")
+_SUFFIXES = (".warc", ".wet", ".warc.gz", ".wet.gz")
 _CHUNK = 2**16
 _MAX_HEADER = 2**16
 _MEMBER = b"\x1f\x8b\x08"
 _HEADER = re.compile(
-    rb"WARC/1\.\d\r?\n(?:[^\r\n]+\r?\n)*?content-length:[ \t]*(\d{1,18})"
-    rb"[ \t]*\r?\n(?:[^\r\n]+\r?\n)*\r?\n", re.I)
+    rb"WARC/1\.\d\r?\n(?:(?!content-length:)[^\r\n]++\r?\n){0,99}+content-"
+    rb"length:[ \t]*(\d{1,18})[ \t]*\r?\n(?:[^\r\n]++\r?\n){0,99}+\r?\n", re.I)
 _AFTER = re.compile(rb"\r\n\r\n|[\r\n]*(?:WARC/|\Z)")
 _NEXT = re.compile(rb"WARC/1\.\d\r?\n[A-Za-z]+-[A-Za-z]")
 _PAGE = re.compile(rb"(?im)^warc-type:[ \t]*(response|conversion)\b")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*>")
-# No element can nest in these by itself, closed or not.
-_FLAT = set("area base br col dd dt embed hr img input li link meta option p "
-            "source td th tr track wbr".split())
+_DEEP = "*" + " > *" * MAX_DEPTH  # what tags say is easily wrong
 
 
 class Unusable(Exception):
@@ -60,8 +59,7 @@ def inputs(path: Path) -> list[Path]:
 
     `.warc` and `.wet` files, gzipped or not; `.wat` files hold no text.
     """
-    return archives.files(path, *_SUFFIXES, *(
-        f"{suffix}.gz" for suffix in _SUFFIXES), hidden=True)
+    return archives.files(path, *_SUFFIXES, hidden=True)
 
 
 def read(path: Path, ledger: Ledger) -> Iterator[Document]:
@@ -195,6 +193,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes | None]:
         yield from iter(lambda: file.read(_CHUNK), b"")
         return
     damaged = False
+    spare = 8 * os.fstat(file.fileno()).st_size  # that may be read again
     while data:
         at = data.find(_MEMBER)
         if at and not damaged:
@@ -224,7 +223,9 @@ def _chunks(file: BinaryIO) -> Iterator[bytes | None]:
                 damaged = True
                 yield from (held[:-1] or b"\0", None)
             # The next member may have begun in what was just misread.
-            file.seek(max(start + 1, file.tell() - MAX_RECORD))
+            again = min(file.tell() - start - 1, MAX_RECORD, spare)
+            spare -= again
+            file.seek(-again, io.SEEK_CUR)
             data = file.read(_CHUNK)
 
 
@@ -236,11 +237,8 @@ def _page(raw: bytes, source: str, main_content: bool) -> Document | None:
     """
     if not _PAGE.search(raw[:_MAX_HEADER]):
         return None
-    try:
+    with needs(f"reading WARC files needs warcio; {DATA}"):
         from warcio.recordloader import ArcWarcRecordLoader
-    except ImportError:
-        raise ValueError("reading WARC files needs warcio; try "
-                         "`pip install \"minillama[data]\"`") from None
     try:
         record = ArcWarcRecordLoader().parse_record_stream(
             io.BytesIO(raw), known_format="warc")
@@ -310,20 +308,10 @@ def extract(html: str, *, main_content: bool = True) -> tuple[str, str]:
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    if html.count("<") > MAX_DEPTH and depth(html) > MAX_DEPTH:
-        raise Unusable("nested too deep")
     tree = HTMLTree.parse(html)
+    if html.count("<") > MAX_DEPTH and tree.document.query_selector(_DEEP):
+        raise Unusable("nested too deep")
     text = extract_plain_text(
         tree, main_content=main_content, alt_texts=False, list_bullets=False)
     lines = (" ".join(line.split()) for line in text.splitlines())
     return " ".join((tree.title or "").split()), "\n".join(filter(None, lines))
-
-
-def depth(html: str) -> int:
-    """How deep tags nest, at most; a closing tag that is missing counts."""
-    now = deepest = 0
-    for closing, name in _TAG.findall(html):
-        if name.lower() not in _FLAT:
-            now = max(0, now - 1) if closing else now + 1
-            deepest = max(deepest, now)
-    return deepest

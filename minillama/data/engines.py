@@ -10,8 +10,10 @@ Chapter: notebooks/03_mixture.ipynb
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,7 @@ class Step:
         """Arrive in another process: datatrove shall be quiet there too."""
         self.__dict__.update(state)
         _silence()
+        _end_with_parent(None)
 
 
 def run(steps: Sequence[Step], logs: Path, cluster: Cluster) -> bool:
@@ -110,7 +113,9 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
     try:
         _silence()
         if cluster.engine == "local":
-            import multiprocess
+            import multiprocess.util
+            # For datatrove's manager, which would wait for ever.
+            multiprocess.util.register_after_fork(Step, _end_with_parent)
             from datatrove.executor.local import LocalPipelineExecutor
             method = "spawn" if sys.platform == "win32" else "forkserver"
             # Workers of every step start with these instead of for them.
@@ -153,6 +158,19 @@ def _executor(cluster: Cluster) -> Callable[..., Any]:
                     f"engine=ray: Ray does not start ({error}); try again, "
                     "or take --engine local") from None
     return functools.partial(RayPipelineExecutor, mem_per_cpu_gb=0.4)
+
+
+@functools.cache
+def _end_with_parent(_: object) -> None:
+    """In a process of its own: nobody writes on for a build that is killed.
+
+    The same command may be at work on these files again.
+    """
+    from multiprocess import parent_process
+
+    if parent := parent_process():
+        threading.Thread(daemon=True, target=lambda: (
+            parent.join(), os._exit(1))).start()
 
 
 def _silence() -> None:

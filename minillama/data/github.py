@@ -36,7 +36,7 @@ NAMES = frozenset({"Dockerfile", "Makefile"})
 _EXPORTS = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 _LICENCE_FILE = re.compile(r"(un)?licen[cs]e|copying", re.IGNORECASE)
 _DECLARED = re.compile(
-    r"""^\s*"?license"?\s*[:=]\s*(?:\{\s*text\s*=\s*)?["']([^"'\n]+)""",
+    r"""^[ \t]*"?license"?\s*[:=]\s*(?:\{\s*text\s*=\s*)?["']([^"'\n]+)""",
     re.MULTILINE)
 _ALLOWED = re.compile(
     r"(the |new |modified |[23]-clause )?(mit|bsd|apache)\b", re.IGNORECASE)
@@ -51,7 +51,7 @@ _COPYLEFT = re.compile(r"\bgnu (?:affero |lesser )?general public licen[cs]e"
                        re.IGNORECASE)
 # The first comment of a file, in the ways of most languages.
 _HEADER = re.compile(
-    r"(?P<first>(?:#![^\n]*\n)?(?:#[^\n]*coding[:=][^\n]*\n)?)\s*"
+    r"(?P<first>(?:#![^\n]*\n)?(?:#(?=[^\n]*\n)[^\n]*coding[:=][^\n]*\n)?)\s*+"
     r"(?P<comment>/\*(?:(?!\*/).)*+\*/|<!--(?:(?!-->).)*+-->"
     r"|(?:[ \t]*(?://|\#(?![a-z!\[])|--|;|%)[^\n]*\n)+)\s*", re.DOTALL)
 # All bytes but those of ASCII's letters and digits.
@@ -130,8 +130,8 @@ def _export(path: Path, ledger: Ledger) -> Iterator[File]:
         for line in archives.lines(path, 8 * SIZE_LIMIT):
             try:
                 row = json.loads(line or b"null")
-                yield (row["repo_name"], row["path"], row.get("license"),
-                       row["content"].encode())
+                names = row["repo_name"], row["path"], row.get("license")
+                yield *map(str, names), row["content"].encode()
             except (ValueError, TypeError, KeyError, AttributeError,
                     RecursionError):
                 ledger.drop("broken row" if line else "row too long")

@@ -50,7 +50,7 @@ def tokens(text: str) -> list[str]:
     Chapter: notebooks/02_curated_data.ipynb
     """
     found: list[str] = []
-    at, missing = 0, set()
+    at, missing, text = 0, set(), text.replace(_PLAIN, "")  # as TeX does
     while match := _TOKEN.match(text, at):
         start, at = at, match.end()
         block, bar, comment = match["block"], match["bar"], match["comment"]

@@ -13,6 +13,7 @@ from typing import Any
 from minillama.data import archives
 from minillama.data.dedup import text_key
 from minillama.data.document import Document, Ledger
+from minillama.files import DATA, needs
 
 SOURCE = "own"
 MAX_LINE = 16 * 2**20
@@ -50,9 +51,9 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
                         "not a JSON object")
             continue
         known = record.pop("id", None)
-        yield ledger.keep(Document(
-            SOURCE, text_key(text) if known is None else str(known), text,
-            record))
+        if not isinstance(known, str | int | float):
+            known = text_key(text)
+        yield ledger.keep(Document(SOURCE, str(known), text, record))
 
 
 def _pieces(path: Path) -> Iterator[dict[str, Any]]:
@@ -74,15 +75,12 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, a thousand at a time.
+    """The rows of a file, ten at a time.
 
     Raises:
         ValueError: if pyarrow is not installed.
     """
-    try:
+    with needs(f"reading parquet files needs pyarrow; {DATA}"):
         from pyarrow import parquet
-    except ImportError:
-        raise ValueError("reading parquet files needs pyarrow; try "
-                         "`pip install \"minillama[data]\"`") from None
-    for batch in parquet.ParquetFile(path).iter_batches(1000):
+    for batch in parquet.ParquetFile(path).iter_batches(10):
         yield from batch.to_pylist()

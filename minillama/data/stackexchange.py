@@ -25,7 +25,7 @@ from minillama.data.document import Document, Ledger
 ROW_LIMIT = 2_000_000
 """Bytes of one post; the site allows 30,000 characters."""
 
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"""</?[A-Za-z](?:[^<>"']|"[^"]*"|'[^']*')*+>""")
 TABLE = """
     PRAGMA journal_mode = OFF;
@@ -121,7 +121,7 @@ def _posts(
         for line in archives.lines(path, ROW_LIMIT):
             if line is None:
                 ledger.drop("row too long")
-            elif line.lstrip().startswith(b"<row"):
+            elif b"<row" in line:
                 post = _post(line)
                 if isinstance(post, str):
                     ledger.drop(post)
@@ -134,7 +134,8 @@ def _posts(
 def _post(line: bytes) -> tuple[int, int | None, int, str] | str:
     """One row as a post, or the reason why it is none."""
     try:
-        row = ElementTree.fromstring(line).attrib
+        # Before it there may be a DOCTYPE, with bombs.
+        row = ElementTree.fromstring(line[line.index(b"<row"):]).attrib
         kind, text = row["PostTypeId"], plain(row["Body"])
         if kind not in ("1", "2"):
             return "neither question nor answer"
@@ -180,4 +181,4 @@ def plain(body: str) -> str:
     body = re.sub(r"<li\b[^<>]*>\s*(?:<p>)?", "* ", body)
     body = re.sub(r"<(?:br|hr)\b[^<>]*>\n?", "\n", body)
     text = html.unescape(_TAG.sub("", body))
-    return re.sub(r"[^\S\n]*\n\s*\n", "\n\n", text).strip()
+    return re.sub(r"(?<![^\S\n])[^\S\n]*+\n\s*\n", "\n\n", text).strip()

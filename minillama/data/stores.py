@@ -38,8 +38,7 @@ def storing(path: Path, documents: Iterable[Document]) -> Iterator[Document]:
             "", "wb", compresslevel=3, fileobj=file, mtime=0) as packed:
         for document in documents:
             line = json.dumps(
-                {"text": document.text, "id": document.id,
-                 "source": document.source, "metadata": document.metadata},
+                {name: getattr(document, name) for name in Document.__slots__},
                 ensure_ascii=False, sort_keys=True, default=str)
             packed.write(line.encode("utf-8", "replace") + b"\n")
             yield document

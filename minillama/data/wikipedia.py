@@ -8,7 +8,9 @@ Chapter: notebooks/02_curated_data.ipynb
 
 from __future__ import annotations
 
+import functools
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from xml.etree import ElementTree
 from minillama.data import archives
 from minillama.data.archives import Refused
 from minillama.data.document import Document, Ledger
+from minillama.files import DATA, needs
 
 LANGUAGES = ("bg", "ca", "cs", "da", "de", "en", "es", "fr", "hr", "hu",
              "it", "nl", "pl", "pt", "ro", "ru", "sl", "sr", "sv", "uk")
@@ -26,8 +29,8 @@ LANGUAGES = ("bg", "ca", "cs", "da", "de", "en", "es", "fr", "hr", "hu",
 PAGE_LIMIT = 4_000_000
 """Bytes of a page in the dump; MediaWiki allows two million of text."""
 
-_LANGUAGE = re.compile(rb'<mediawiki\b[^>]*xml:lang="([^"]+)"')
-_NAMESPACE = re.compile(rb'<namespace key="(?:-2|6|14)"[^>]*>([^<]+)<')
+_LANGUAGE = re.compile(rb'<mediawiki\b[^<>]*xml:lang="([^"<]+)"')
+_NAMESPACE = re.compile(rb'<namespace key="(?:-2|6|14)"[^<>]*>([^<]+)<')
 # Removed before parsing: faster, and safe from what is never closed.
 _ASIDE = re.compile(
     r"<!--(?:(?!-->).)*+(?:-->)?|<ref\b[^<>]*/>"
@@ -44,7 +47,7 @@ _DROPPED = {
     "maplink", "templatestyles", "section", "inputbox", "categorytree"}
 # More of these than any article has; unclosed, each costs the parser a look
 # through all that follows.
-_MOST = {"{|": 300, "<": 1_500, "[http": 2_000, "\n*": 10_000}
+_MOST = {r"\{\|": 300, "<": 1_500, r"\[(?:\w+:|//)": 2_000, r"\n\*": 10_000}
 # What ends the first part of a link or a tag, or all of it.
 _LINK = "ExternalLinkSeparator", "ExternalLinkClose"
 _WIKILINK = "WikilinkSeparator", "WikilinkClose"
@@ -53,8 +56,8 @@ _UNSEEN = {"file", "image", "media", "category"}
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]+)?|simple")
 # Rows of tables that were never closed, and signs without a partner.
 _LEFT = re.compile(
-    r"^\s*[|!].*$|'{2,}|\[\[|\]\]|\{\{+|\}\}+|\{\||\|\}|__[A-Z]+__"
-    r"|</?[A-Za-z][^<>\n]*>", re.MULTILINE)
+    r"^[^\S\n]*[|!].*$|'{2,}|\[\[|\]\]|\{\{+|\}\}+|\{\||\|\}|__[A-Z]+__"
+    r"|</?[A-Za-z][^<>\n]*>|&#\w{9,};?", re.MULTILINE)
 
 
 def inputs(path: Path) -> list[Path]:
@@ -84,9 +87,11 @@ def read(path: Path, ledger: Ledger) -> Iterator[Document]:
                 page, left = [], PAGE_LIMIT
             if page is None:
                 if found := _LANGUAGE.search(mark):
-                    language = found[1].decode()
+                    language = found[1].decode("utf-8", "replace")
                 elif found := _NAMESPACE.search(mark):
                     unseen.add(found[1].decode("utf-8", "replace").lower())
+                elif line is None or b"<page>" in mark:
+                    ledger.drop("broken XML" if line else "too long")
                 continue
             left -= PAGE_LIMIT if line is None else len(line)
             page += [line] if left > 0 else []
@@ -112,7 +117,7 @@ def _article(xml: bytes, language: str, unseen: set[str]) -> Document | str:
         return "broken XML"
     if page.findtext("ns", "0") != "0":
         return "no article"
-    text = page.findtext("revision[last()]/text") or ""
+    text = ["", *(t.text or "" for t in page.findall("revision/text"))][-1]
     if page.find("redirect") is not None or text[:9].upper() == "#REDIRECT":
         return "redirect"
     if language not in LANGUAGES:
@@ -140,23 +145,28 @@ def plain(markup: str, unseen: set[str] = _UNSEEN) -> str:
 
     Chapter: notebooks/02_curated_data.ipynb
     """
-    try:
+    with needs(f"source=wikipedia needs mwparserfromhell; {DATA}"):
         from mwparserfromhell import parser as mw
-    except ImportError as error:
-        raise ValueError(
-            "source=wikipedia needs mwparserfromhell; run "
-            'pip install "minillama[data]"') from error
     markup = _FORMAT.sub("", _ASIDE.sub("", markup))
-    if any(markup.count(sign) > most for sign, most in _MOST.items()):
+    if any(len(re.findall(sign, markup)) > most for sign, most in
+           _MOST.items()) or any(_depth(markup, *signs) > 100 for signs in (
+               (r"\{\{", r"\}\}"), (r"\[\[", r"\]\]"))):
         raise Refused("too much markup")
     text, _ = _visible(iter(mw.Parser()._tokenizer.tokenize(markup)), unseen)
     # What is written as &lt; is no markup, so this comes after the signs.
     text = html.unescape(_LEFT.sub("", text))
-    text = re.sub(r"[^\S\n]+$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<![^\S\n])[^\S\n]++$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     if not text:
         raise Refused("empty")
     return text
+
+
+def _depth(markup: str, opens: str, closes: str) -> int:
+    """How deep signs nest; what is never closed counts to the end."""
+    return max(itertools.accumulate(
+        re.findall(rf"{opens}|{closes}", markup), lambda now, sign: max(
+            0, now + (1 if sign in "{{[[" else -1)), initial=0))
 
 
 def _visible(
@@ -167,9 +177,8 @@ def _visible(
     The parser would build a tree of objects from these tokens, which takes
     it ten times as long as finding them.
     """
-    def inner(*ends: str) -> tuple[str, str]:
-        return _visible(tokens, unseen, *ends)
-
+    # A function of its own would be made anew for every token.
+    inner = functools.partial(_visible, tokens, unseen)
     out = []
     for token in tokens:
         kind = type(token).__name__
