@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not imported for this: unless it is there, nothing has raised its error.
     except (ValueError, OSError, RuntimeError, getattr(
             sys.modules.get("safetensors"), "SafetensorError", OSError)) as e:
-        # PyTorch has no other name for full disks and memories; else it is ours.
-        if type(e) is RuntimeError and not re.search("memory| pos ", str(e)):
+        # PyTorch's only name for a full disk or memory; else it is our fault.
+        if type(e) is RuntimeError and not re.search("writ|memor| pos ", str(e)):
             raise
         return complain(str(e))
 
