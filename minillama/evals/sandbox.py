@@ -79,6 +79,8 @@ def run(
             for reader in readers:
                 reader.join()
             child.wait()
+        # Python's rmtree calls itself, and gives up on deep folders.
+        subprocess.run(["rm", "-rf", folder], check=False)
         late = not watch.is_alive()
         watch.cancel()
     complaint = said[child.stderr].decode("utf-8", "replace")
