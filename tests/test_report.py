@@ -7,9 +7,11 @@ against figures of the paper written out here.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from minillama.cli import main
 from minillama.evals.evaluate import Options, Report, items_of
@@ -121,6 +123,7 @@ def test_two_runs_are_compared(capsys, tmp_path):
     (["--tasks", "piqa", "--limit", "0"], "limit=0"),
     (["--tasks", "piqa", "--shots", "2"], "train.jsonl"),
     (["--tasks", "piqa", "--shots", "-1"], "shots=-1"),
+    (["--batch-tokens", "-5"], "at least 1"),
     (["--tasks", "mmlu", "--shots", "9"], "lower --shots"),
     (["--compare", "a", "b"], "no task in common"),
 ])
@@ -135,3 +138,106 @@ def test_a_group_says_what_it_leaves_out(capsys, tmp_path):
                        str(tmp_path))
     assert code == 0 and "piqa*" in out
     assert out.count("not asked:") == 7
+
+
+def test_other_weights_or_items_are_not_gone_on_with(capsys, tmp_path):
+    """The same name and settings, but trained on; or other files."""
+    from minillama import samples
+
+    place, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(samples.MINI, place)
+    flags = ("--tasks", "piqa", "--checkpoint", str(place), "--out", str(out))
+    assert run(capsys, *flags)[0] == 0
+    path = place / "model.safetensors"
+    held = load_file(path)
+    save_file({name: value + 0.01 for name, value in held.items()}, path)
+    code, _, err = run(capsys, *flags)
+    assert code == 2 and "other settings (weights was" in err
+    save_file(held, path)
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLES / "piqa", data / "piqa")
+    marks = data / "piqa" / "valid-labels.lst"
+    marks.write_text("\n".join("10"[int(m)] for m in marks.read_text(
+        "utf-8").split()), encoding="utf-8")
+    code, _, err = run(capsys, *flags, "--data", str(data))
+    assert code == 2 and "other settings (asked was" in err
+
+
+def test_two_metrics_or_torn_answers_do_not_compare(capsys, tmp_path):
+    for name, metric in (("a", "toxicity"), ("b", "toxicity_wordlist")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.jsonl").write_text(json.dumps(
+            {"task": "t", "metric": metric}) + "\n" + json.dumps(
+            {"id": "1", "figures": {metric: 1.0}}) + "\n", encoding="utf-8")
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    code, _, err = run(capsys, "--compare", a, b)
+    assert code == 2 and "toxicity here, toxicity_wordlist there" in err
+    for text in ("", '{"task": "t", "metric": "m"}\n{"id": "1", "fig'):
+        (tmp_path / "a" / "t.jsonl").write_text(text, encoding="utf-8")
+        code, _, err = run(capsys, "--compare", a, b)
+        assert code == 2 and "no whole file of answers" in err
+
+
+def test_json_says_what_is_partial_and_what_was_left_out(capsys):
+    _, out, _ = run(capsys, "--tasks", "code,openbookqa", "--json",
+                    "--limit", "1")
+    found = json.loads(out)
+    assert found["reports"][0]["partial"]
+    assert all("allow-code" in line for line in found["not_asked"])
+    assert len(found["not_asked"]) == 4
+
+
+def test_a_real_judge_is_not_called_a_stand_in():
+    about = dict(score=0.1, low=0.0, high=0.2, items=1, of=1, shots=0)
+    for metric in ("toxicity", "toxicity_wordlist"):
+        text = table([Report("realtoxicityprompts", metric, **about)], 10**9)
+        assert ("a stand-in" in text) == (metric == "toxicity_wordlist")
+
+
+BROKEN = {
+    "piqa/valid.jsonl": ['{"goal": null, "sol1": "a", "sol2": "b"}',
+                         '{"goal": "x", "sol1": 5, "sol2": "b"}',
+                         '{"goal": "x", "sol1": "", "sol2": "b"}'],
+    "boolq/dev.jsonl": ["", '{"passage": "p", "question": "q", "answer": '
+                        '"false"}', "\udcff"],
+    "arc_easy/ARC-Easy-Test.jsonl": [
+        '{"id": "1", "answerKey": 1, "question": {"stem": "s", "choices": '
+        '[{"label": "1", "text": "t"}]}}'],
+    "hellaswag/hellaswag_val.jsonl": [
+        '{"ind": 1, "activity_label": "a", "ctx": "b", "endings": [], '
+        '"label": 0}'],
+    "triviaqa/qa/wikipedia-dev.json": ['{"Data": 5}'],
+    "truthfulqa/TruthfulQA.csv": ["Question,Best Answer\nq\n"],
+    "crows_pairs/crows_pairs_anonymized.csv": [
+        ",sent_more,sent_less,bias_type\n0,a\n"],
+    "humaneval/HumanEval.jsonl.gz": ["\x1f\udc8b\x08" + "\0" * 9 + "no"],
+}
+
+
+@pytest.mark.parametrize("name, text", [
+    (name, text) for name, texts in BROKEN.items() for text in texts])
+def test_broken_files_are_named_in_one_line(capsys, tmp_path, name, text):
+    path, task = tmp_path / name, name.split("/")[0]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    (tmp_path / "piqa" / "valid-labels.lst").parent.mkdir(exist_ok=True)
+    (tmp_path / "piqa" / "valid-labels.lst").write_text("0\n", "utf-8")
+    with pytest.raises(ValueError, match=re.escape(path.name)):
+        items_of(TASKS[task], tmp_path, Options(shots=0))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path):
+    for task in ("mmlu", "piqa", "crows_pairs", "truthfulqa"):
+        shutil.copytree(SAMPLES / task, tmp_path / task)
+        asked = items_of(TASKS[task], SAMPLES, Options(shots=0))
+        for path in (tmp_path / task).rglob("*.*"):
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert asked == items_of(TASKS[task], tmp_path, Options(shots=0))
+
+
+@pytest.mark.parametrize("task", [
+    "humaneval", "crows_pairs", "winogender", "truthfulqa",
+    "realtoxicityprompts"])
+def test_no_item_is_shown_as_its_own_example(task):
+    with pytest.raises(ValueError, match="use --shots 0"):
+        items_of(TASKS[task], SAMPLES, Options(shots=1))

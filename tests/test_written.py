@@ -10,6 +10,7 @@ on this machine. A scorer of a few lines stands for the model.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import threading
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ def test_triviaqa_takes_every_alias(tmp_path):
     with pytest.raises(ValueError, match="wikipedia-dev.json:1: KeyError"):
         items_of(TASKS["triviaqa"], tmp_path, Options())
     (place / "wikipedia-dev.json").write_text("[", "utf-8")
-    with pytest.raises(ValueError, match="is not TriviaQA's JSON"):
+    with pytest.raises(ValueError, match="wikipedia-dev.json in .*triviaqa cannot be read"):
         items_of(TASKS["triviaqa"], tmp_path, Options())
 
 
@@ -154,15 +155,16 @@ def test_the_last_number(text, number):
 
 def problems(place: Path) -> None:
     """MATH's folders, twenty problems a subject."""
-    for split in ("train", "test"):
+    for split, sign in (("train", "-"), ("test", "+")):
         for subject in ("algebra", "geometry"):
             folder = place / "MATH" / split / subject
             folder.mkdir(parents=True)
             for n in range(20):
                 (folder / f"{n}.json").write_text(json.dumps({
-                    "problem": f"What is ${n}+1$?", "level": "Level 1",
+                    "problem": f"What is ${n}{sign}1$?", "level": "Level 1",
                     "type": subject.title(), "solution":
-                        rf"It is $\boxed{{{n + 1}}}$."}), "utf-8")
+                        rf"It is $\boxed{{{n + int(sign + '1')}}}$."}),
+                    "utf-8")
 
 
 def test_math_from_folders_to_a_vote(tmp_path):
@@ -406,6 +408,25 @@ def test_services_that_fail_say_so(service, tmp_path):
     (tmp_path / "typed.json").write_text('{"perspectiv": {}}', "utf-8")
     with pytest.raises(ValueError, match="perspectiv.* is no judge"):
         judges.configure(tmp_path / "typed.json", [])
+
+
+@pytest.mark.parametrize("text", [b"[]", b"{}", b"<html>", b'{"choices": 1}'])
+def test_services_that_answer_otherwise_are_named(monkeypatch, text):
+    monkeypatch.setattr(judges.urllib.request, "urlopen",
+                        lambda *a, **k: io.BytesIO(text))
+    ask = judges.ask_model("?", url="http://here/", model="m", key="k")
+    for judge, said_ in ((judges.perspective("k"), ("x",)), (ask, "qa")):
+        with pytest.raises(ValueError, match="did not answer in its own"):
+            judge(*said_)
+
+
+def test_an_empty_key_is_refused(tmp_path):
+    (tmp_path / "key").write_text("\n", "utf-8")
+    file = tmp_path / "judges.json"
+    file.write_text(json.dumps({"perspective": {
+        "key_file": str(tmp_path / "key")}}), "utf-8")
+    with pytest.raises(ValueError, match="key is empty; put the key there"):
+        judges.configure(file, [])
 
 
 def test_every_task_of_the_paper_is_there():

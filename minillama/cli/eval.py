@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,8 @@ def run(command: EvalCommand) -> int:
     if command.compare:
         print(report.compare(*command.compare))
         return 0
+    if command.batch_tokens is not None and command.batch_tokens < 1:
+        raise ValueError("--batch-tokens must be at least 1")
     options = Options(command.protocol, command.shots, command.limit,
                       command.seed)
     names = [name.strip() for name in command.tasks.split(",")]
@@ -82,10 +85,12 @@ def run(command: EvalCommand) -> int:
     for task, items in asked:
         records = evaluate(
             scorer, task, items, about={
-                **about, **report.protocol_of(task, options)},
+                **about, **report.protocol_of(task, options),
+                "asked": zlib.crc32(repr(items).encode())},
             out=command.out and command.out / f"{task.name}.jsonl")
         reports.append(summarise(task, records, options.seed))
-    print(json.dumps({**about, "reports": [asdict(r) for r in reports]})
+    print(json.dumps({**about, "not_asked": missing, "reports": [
+        {**asdict(r), "partial": r.partial} for r in reports]})
           if command.json
           else report.table(reports, about["parameters"]))
     if command.protocol == "harness":
@@ -114,33 +119,30 @@ def _items(
         from minillama.evals.judges import configure
         tasks = configure(command.judges, tasks)
     for task in tasks:
-        problem = _code_problem(command) if task.runs_code else None
-        if problem is None:
-            try:
-                if command.hub:
-                    hub.fetch(task, data, options.of(task).shots)
-                items = items_of(task, data, options)
-                asked.append((options.of(task), items))
-                continue
-            except ValueError as error:
-                problem = str(error)
-        if task.name in names:
-            raise ValueError(f"{task.name}: {problem}")
-        missing.append(f"not asked: {task.name} ({problem})")
+        try:
+            if task.runs_code:
+                _check_walls(command)
+            if command.hub:
+                hub.fetch(task, data, options.of(task).shots)
+            asked.append((options.of(task), items_of(task, data, options)))
+        except ValueError as error:
+            if task.name in names:
+                raise ValueError(f"{task.name}: {error}") from error
+            missing.append(f"not asked: {task.name} ({error})")
     return asked, missing
 
 
-def _code_problem(command: EvalCommand) -> str | None:
-    """Why programs are not run, or None."""
+def _check_walls(command: EvalCommand) -> None:
+    """Refuse to run programs unasked, or without walls."""
     from minillama.evals import sandbox
 
     if not command.allow_code_execution:
-        return ("runs programs that the model writes; say "
-                "--allow-code-execution")
+        raise ValueError("runs programs that the model writes; say "
+                         "--allow-code-execution")
     if sandbox.offered() is None:
-        return ("this machine has no walls to run programs behind (Landlock "
-                "and seccomp, on Linux 5.13 or later)")
-    return None
+        raise ValueError(
+            "this machine has no walls to run programs behind (Landlock and "
+            "seccomp, on Linux 5.13 or later)")
 
 
 def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
@@ -159,6 +161,9 @@ def _open(command: EvalCommand) -> tuple[Any, dict[str, Any]]:
     about = {
         "checkpoint": str(command.checkpoint or "mini"),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "weights": zlib.crc32(b"".join(  # training moves these too
+            p.detach().flatten()[:99].float().cpu().numpy().tobytes()
+            for p in model.parameters())),
         "dtype": str(dtype).removeprefix("torch."), "device": str(device),
         "minillama": version("minillama"), "torch": torch.__version__,
         "python": platform.python_version()}

@@ -19,7 +19,7 @@ PRONOUNS = {"female": ("her", "she|her|hers"), "male": ("his", "he|him|his"),
 
 def _table(path: Path, delimiter: str) -> list[tuple[str, Row]]:
     """`file:line` and row; cells may hold line breaks."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         return [(f"{path}:{reader.line_num}", row) for row in reader]
 

@@ -36,10 +36,7 @@ def load_triviaqa(place: Path, split: str, wording: Wording) -> list[Item]:
     """
     path = find(place, *{"dev": ("wikipedia-dev.json", "web-dev.json"),
                          "train": ("wikipedia-train.json",)}[split])
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["Data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not TriviaQA's JSON ({error})") from error
+    rows = json.loads(path.read_text(encoding="utf-8-sig"))["Data"]
     return [made(f"{path}:{n}", lambda row=row: _asked(
                 row["QuestionId"], row["Question"],
                 [row["Answer"]["Value"], *row["Answer"]["Aliases"]]))

@@ -37,13 +37,10 @@ def judge(item: Item, answer: Answer) -> dict[str, float]:
 def load_humaneval(place: Path, split: str, wording: Wording) -> list[Item]:
     """164 functions to complete, from their head and docstring."""
     path = find(place, "HumanEval.jsonl.gz", "HumanEval.jsonl")
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data)
-        rows = [json.loads(line) for line in text.decode().splitlines()
-                if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    rows = [json.loads(line) for line in text.decode("utf-8-sig").split("\n")
+            if line.strip()]
     return [made(f"{path}:{n}", lambda row=row: Item(
                 row["task_id"], row["prompt"],
                 answers=(row["canonical_solution"],), delimiter="",

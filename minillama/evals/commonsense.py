@@ -20,7 +20,7 @@ def _boolq(row: Row, wording: Wording) -> Item:
     q, a = (("question", "answer") if wording == "paper"
             else ("Question", "Answer"))
     return Item("", f"{row['passage']}\n{q}: {row['question']}?\n{a}:",
-                ("no", "yes"), int(bool(row["answer"])))
+                ("no", "yes"), [False, True].index(row["answer"]))
 
 
 def _piqa(row: Row, wording: Wording) -> Item:

@@ -96,7 +96,17 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
     Chapter: notebooks/14_evaluation.ipynb
     """
     place = Path(folder) / (task.folder or task.name)
-    items = task.load(place, task.split, options.wording)
+
+    def load(split: str) -> list[Item]:
+        try:
+            return task.load(place, split, options.wording)
+        except Exception as error:  # each format breaks in ways of its own
+            raise ValueError(
+                str(error) if type(error) is ValueError else f"{task.file} "
+                f"in {place} cannot be read: {error!r}") from error
+
+    if not (items := load(task.split)):
+        raise ValueError(f"{task.file} in {place} is empty")
     if options.limit is not None and options.limit < len(items):
         if options.limit < 1:
             raise ValueError(f"limit={options.limit} must be at least 1")
@@ -106,18 +116,21 @@ def items_of(task: Task, folder: Path, options: Options) -> list[Item]:
     if (shots := options.of(task).shots) < 0:
         raise ValueError(f"shots={shots} must not be negative")
     pool: dict[str, list[Item]] = {}
-    for example in (task.load(place, task.shots_split, options.wording)
-                    if shots else []):
+    examples = load(task.shots_split) if shots else []
+    if items[0] in examples:
+        raise ValueError("no split to take examples from but the one that "
+                         "is scored; use --shots 0")
+    for example in examples:
         pool.setdefault(example.group, []).append(example)
     asked = []
     for item in items:
-        examples = pool.get(item.group, [])[:shots]
-        if len(examples) < shots:
+        shown = pool.get(item.group, [])[:shots]
+        if len(shown) < shots:
             raise ValueError(
-                f"{len(examples)} examples in the split "
+                f"{len(shown)} examples in the split "
                 f"{task.shots_split!r} for {item.id}, but shots={shots}; "
                 "lower --shots")
-        asked.append(item.after(examples, task.separator))
+        asked.append(item.after(shown, task.separator))
     return asked
 
 
@@ -211,15 +224,16 @@ def _begun(out: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     if not out.exists():
         return []
     lines = out.read_text(encoding="utf-8").split("\n")[:-1]
-    old, new = (json.loads(line) for line in (
-        lines[0] if lines else "{}", json.dumps(about if lines else {})))
+    if not lines:
+        return []
+    new, old, *records = map(json.loads, [json.dumps(about), *lines])
     if old != new:
         differ = ", ".join(f"{name} was {old.get(name)}" for name in new | old
                            if old.get(name) != new.get(name))
         raise ValueError(
             f"{out} was written with other settings ({differ}); choose "
             "another --out, or delete it")
-    return [json.loads(line) for line in lines[1:]]
+    return records
 
 
 def _lines(records: Sequence[dict[str, Any]]) -> bytes:

@@ -53,7 +53,7 @@ def load(place: Path, split: str, wording: Wording) -> list[Item]:
             raise ValueError(
                 f"{path}: {subject!r} is not one of MMLU's 57 subjects")
         domain = known[subject][0]
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             for n, cells in enumerate(csv.reader(file), 1):
                 if cells[:1] == ["question"] and n == 1:
                     continue  # a copy with a header; the original has none

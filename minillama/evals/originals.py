@@ -44,7 +44,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, Row]]:
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     for n, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -67,11 +67,14 @@ def made(where: str, make: Callable[[], Item]) -> Item:
     """
     try:
         item = make()
-    except (KeyError, IndexError, TypeError, ValueError) as e:
+        kinds = {*map(type, (item.prompt, *item.choices, *item.answers))}
+        if kinds != {str} or not all(map(str.strip, item.choices)):
+            raise ValueError("a text is missing, or a choice is empty")
+    except (AttributeError, LookupError, TypeError, ValueError) as e:
         raise ValueError(
             f"{where}: {type(e).__name__} {e}; the row is not in the "
             "benchmark's original format") from e
-    if item.choices and not 0 <= (item.gold or 0) < len(item.choices):
+    if item.gold is not None and not 0 <= item.gold < len(item.choices):
         raise ValueError(
             f"{where}: the label {item.gold} is out of range, there are "
             f"{len(item.choices)} choices")
@@ -97,7 +100,7 @@ def lines_loader(
         rows = list(json_lines(find(place, *files[split])))
         if labels and rows and "label" not in rows[0][1]:
             path = find(place, *labels[split])
-            marks = path.read_text(encoding="utf-8").split()
+            marks = path.read_text(encoding="utf-8-sig").split()
             if len(marks) != len(rows):
                 raise ValueError(f"{path} has {len(marks)} labels for "
                                  f"{len(rows)} rows")

@@ -106,8 +106,9 @@ def table(reports: Sequence[Report], parameters: int) -> str:
         if r.cut:
             notes.append(f"{r.task}: {r.cut} of {r.items} prompts were too "
                          "long and lost their beginning")
-        if note := TASKS[r.task].note:
-            notes.append(f"{r.task}: {note}")
+        task = TASKS[r.task]
+        if task.note and r.metric == metric_of(task):  # not a stand-in's
+            notes.append(f"{r.task}: {task.note}")
     if any(r.partial for r in reports):
         notes.insert(0, "* partial: not all items of the paper's split; "
                      "not comparable with its figures")
@@ -144,8 +145,9 @@ def compare(one: Path, other: Path) -> str:
         raise ValueError(f"{one} and {other} have no task in common; give "
                          "two folders that `minillama eval --out` wrote")
     for name in shared:
-        (about, a), (_, b) = (_answers(Path(f) / name) for f in (one, other))
-        metric = about["metric"]
+        (about, a), (its, b) = (_answers(Path(f) / name) for f in (one, other))
+        if (metric := about["metric"]) != its["metric"]:
+            raise ValueError(f"{name}: {metric} here, {its['metric']} there")
         both = sorted(a.keys() & b.keys())
         differ = [i for i in both if a[i]["figures"].get(metric)
                   != b[i]["figures"].get(metric)]
@@ -158,6 +160,9 @@ def compare(one: Path, other: Path) -> str:
 
 def _answers(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first line of a file of answers, and the others by id."""
-    first, *rest = path.read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in rest]
-    return json.loads(first), {record["id"]: record for record in records}
+    try:
+        about, *records = map(
+            json.loads, path.read_text(encoding="utf-8").splitlines())
+        return about, {record["id"]: record for record in records}
+    except (LookupError, TypeError, ValueError) as e:
+        raise ValueError(f"{path} is no whole file of answers: {e}") from e

@@ -93,7 +93,7 @@ def _loader(write: bool) -> Callable[[Path, str, Wording], list[Item]]:
     def load(place: Path, split: str, wording: Wording) -> list[Item]:
         """817 questions in 38 categories, from the authors' table."""
         path = find(place, "TruthfulQA.csv")
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         return [made(f"{path}:{n}", lambda row=row: item_of(row))
                 for n, row in enumerate(rows, 2)]
