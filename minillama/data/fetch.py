@@ -229,8 +229,7 @@ def _download(folder: Path, archive: str, sha256: str, what: str) -> None:
     kind = ["--no-binary", name]
     if archive.endswith(".whl"):
         kind = ["--only-binary", ":all:", "--python-version", "3.11"]
-        for system in ("any", "manylinux_2_28_x86_64",
-                       "manylinux2014_x86_64"):
+        for system in ("any", "manylinux_2_28_x86_64", "manylinux2014_x86_64"):
             kind += ["--platform", system]
     command = [
         sys.executable, "-m", "pip", "download", "-r", str(wanted),
