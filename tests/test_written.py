@@ -116,7 +116,7 @@ def test_triviaqa_takes_every_alias(tmp_path):
     with pytest.raises(ValueError, match="wikipedia-dev.json:1: KeyError"):
         items_of(TASKS["triviaqa"], tmp_path, Options())
     (place / "wikipedia-dev.json").write_text("[", "utf-8")
-    with pytest.raises(ValueError, match="wikipedia-dev.json in .* cannot be read"):
+    with pytest.raises(ValueError, match="wikipedia-dev.* cannot be read"):
         items_of(TASKS["triviaqa"], tmp_path, Options())
 
 
