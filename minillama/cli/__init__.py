@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError, getattr(
             sys.modules.get("safetensors"), "SafetensorError", OSError)) as e:
         # PyTorch's only name for a full disk or memory; else it is our fault.
-        if type(e) is RuntimeError and not re.search("writ|memor| pos ", str(e)):
+        if type(e) is RuntimeError and not re.search("memor|pos|wri", str(e)):
             raise
         return complain(str(e))
 
