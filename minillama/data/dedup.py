@@ -248,7 +248,8 @@ def groups(folder: Path, part: int) -> Iterator[tuple[str, list[list[str]]]]:
         for key, group in groupby(sorted(lines), _key):
             same = list(group)
             if len(same) > 1:
-                yield key, [line.rstrip("\n").split("\t")[1:] for line in same]
+                yield key, [line.rstrip("\n").split("\t")[1:]
+                            for line in same]
 
 
 def _key(line: str) -> str:
