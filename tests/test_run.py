@@ -203,6 +203,14 @@ def test_the_template_for_readers_has_every_name():
     assert set(SUBJECTS) <= set(scope)
 
 
+def test_every_mutant_still_applies():
+    """But this file's own, which lies applied when it is tried."""
+    for patch in sorted((ROOT / "tests" / "mutants").glob("*.patch")):
+        if patch.stem != "test_run":
+            subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT,
+                           check=True)
+
+
 def test_the_mutant_tool_tells_caught_from_alive(tmp_path):
     """On a repository of one function, with one test."""
     tests = tmp_path / "tests"
