@@ -121,7 +121,8 @@ def test_a_killed_run_goes_on_to_the_same_answers(
             out.write_bytes(out.read_bytes()[:-9])
     last = Clerk()
     resumed = module.evaluate(last, TASK, items(18), out=out)
-    assert last.asked < 3 * 18
+    # Chunks are asked again whole: what is drawn hangs on what lies beside it.
+    assert last.asked == 3 * (4 + 4 + 2 if torn else 2)
     assert json.dumps(resumed) == json.dumps(whole)
     kept = out.read_text("utf-8").splitlines()[1:]
     assert [json.loads(line) for line in kept] == json.loads(
