@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from minillama.evals.protocol import Sampling, Scorer
+from minillama.files import needs
 
 
 def harness_model(scorer: Scorer) -> Any:
@@ -29,11 +30,9 @@ def harness_model(scorer: Scorer) -> Any:
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    try:
+    with needs("lm-evaluation-harness is not installed; "
+               '`pip install "minillama[eval]"`'):
         from lm_eval.api.model import LM
-    except ImportError as e:
-        raise ValueError("lm-evaluation-harness is not installed; "
-                         "`pip install \"minillama[eval]\"`") from e
 
     class Minillama(LM):
         """Its three questions, asked as our two."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from minillama.evals.originals import Row
 from minillama.evals.protocol import Task
-from minillama.files import replace_bytes
+from minillama.files import needs, replace_bytes
 from minillama.samples import FOLDER
 
 
@@ -70,11 +70,8 @@ def fetch(
 
 def _rows(copy: Row, split: str, root: str) -> Any:
     """The rows of the hub's Parquet copy."""
-    try:
+    with needs('--hub needs `pip install "minillama[eval]"`'):
         import datasets
-    except ImportError as error:
-        raise ValueError(
-            '--hub needs `pip install "minillama[eval]"`') from error
     place = f"{root}/{copy['path']}@refs/convert/parquet"
     theirs = copy.get("splits", {}).get(split, split)
     try:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minillama.evals.scorers import LlamaScorer
+from minillama.files import needs
 from minillama.model import LayerCache, Transformer
 from minillama.text_stream import TextStream
 
@@ -109,11 +110,8 @@ def hugging_face(
 
     Chapter: notebooks/14_evaluation.ipynb
     """
-    try:
+    with needs('Hugging Face models need `pip install "minillama[hf]"`'):
         from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as e:
-        raise ValueError(
-            "Hugging Face models need `pip install \"minillama[hf]\"`") from e
     if isinstance(model, (str, bytes)) or hasattr(model, "__fspath__"):
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
         model = AutoModelForCausalLM.from_pretrained(model)
