@@ -212,6 +212,7 @@ def test_bad_generation(
     (KeyboardInterrupt(), 130, "stopped"),
     (SafetensorError("no space"), 2, "no space"),
     (RuntimeError("unexpected pos 7 vs 5"), 2, "unexpected pos 7 vs 5"),
+    (RuntimeError("CUDA out of memory"), 2, "CUDA out of memory"),
 ])
 def test_what_interrupts_a_command_is_one_line(
     error: BaseException, code: int, words: str,
@@ -226,14 +227,16 @@ def test_what_interrupts_a_command_is_one_line(
     assert capfd.readouterr().err == f"minillama: {words}\n"
 
 
+@pytest.mark.parametrize("words", [
+    "shapes do not fit", "not possible: written in place, memory shared"])
 def test_a_mistake_of_ours_keeps_its_traceback(
-    monkeypatch: pytest.MonkeyPatch
+    words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(command: object) -> int:
-        raise RuntimeError("shapes do not fit")
+        raise RuntimeError(words)
 
     monkeypatch.setattr("minillama.cli.plan.run", fail)
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(RuntimeError, match=words):
         main(["plan"])
 
 

@@ -27,6 +27,9 @@ import tyro
 VERBS = ("train", "generate", "tokenizer", "data", "plan", "eval",
          "finetune", "chat", "convert", "verify")
 """In the order of the help."""
+FULL = re.compile(r"out of memory|can't allocate memory|failed writing|"
+                  r"unexpected pos \d")
+"""What PyTorch's RuntimeError says of a full memory or disk."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Not imported for this: unless it is there, nothing has raised its error.
     except (ValueError, OSError, RuntimeError, getattr(
             sys.modules.get("safetensors"), "SafetensorError", OSError)) as e:
-        # PyTorch's only name for a full disk or memory; else it is our fault.
-        if type(e) is RuntimeError and not re.search("memor|pos|wri", str(e)):
-            raise
+        if type(e) is RuntimeError and not FULL.search(str(e)):
+            raise  # a mistake of ours
         return complain(str(e))
 
 
