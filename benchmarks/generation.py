@@ -4,13 +4,16 @@
     python -m benchmarks.generation --compile --int8
     python -m benchmarks.generation --preset 110M --new-tokens 50 --turns 7
     python -m benchmarks.generation --batch 16
+    python -m benchmarks.generation --preset 7B --compile --dtype bf16
 
-All have the same random weights and a cache, work in fp32 under
+All have the same random weights and a cache, work under
 `torch.inference_mode`, and must write the same tokens before the clock
-starts. Speed does not depend on whether the text makes sense. Ours is timed
-as it is built, as `minillama generate` writes (`FastTransformer`), with that
-compiled, and with its matrices in 8 bits, where the text may differ. Writing
-one token reads every weight but the embedding. So in the same turns a block
+starts; in 16 bits, where near ties fall otherwise, what is compared is a
+short text in fp32. Speed does not depend on whether the text makes sense.
+Ours is timed as it is built, as `minillama generate` writes
+(`FastTransformer`), with that compiled, and with its matrices in 8 bits,
+where the text may differ. Writing one token reads every weight but the
+embedding. So in the same turns a block
 of their size is summed once for every new token: nothing that reads all
 weights for each token can be faster, and a small model is held to the speed
 of the cache that its weights fit into. And the matrices are multiplied by a
@@ -29,7 +32,7 @@ import torch
 
 from benchmarks import harness
 from minillama.config import ModelConfig
-from minillama.devices import choose_device
+from minillama.devices import choose_device, choose_dtype
 from minillama.fast import FastTransformer
 from minillama.generate import next_tokens
 from minillama.model import Transformer
@@ -76,9 +79,10 @@ def their_writer(
 
 def make_model(config: ModelConfig, device: torch.device) -> Transformer:
     """One of random weights."""
-    model = Transformer(config)
-    model.init_weights(torch.Generator().manual_seed(1))
-    return model.to(device).eval()
+    with device:
+        model = Transformer(config)
+    model.init_weights(torch.Generator(device).manual_seed(1))
+    return model.eval()
 
 
 def make_sides(
@@ -87,7 +91,7 @@ def make_sides(
     batch: int = 1,
     ours: tuple[str, ...] = OURS[:2],
 ) -> dict[str, Write]:
-    """Writers of the same text, which has been compared."""
+    """Writers of the same text; in 32 bits it has been compared."""
     forms = {OURS[0]: lambda m: m, OURS[1]: FastTransformer,
              OURS[2]: lambda m: FastTransformer(m, compile=True),
              INT8: lambda m: FastTransformer(m, int8=True)}
@@ -96,6 +100,8 @@ def make_sides(
         sides[name] = our_writer(
             forms[name](copy.deepcopy(model)), new_tokens, batch)
     texts = {name: write() for name, write in sides.items()}
+    if model.output.weight.dtype.itemsize < 4:
+        return sides
     for name, text in texts.items():
         if text != texts[THEIRS] and name != INT8:  # which is rounded
             raise RuntimeError(f"{name} writes another text than {THEIRS}")
@@ -137,7 +143,8 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         read = rate / s["batch"] * kept[0]["weight_bytes"] * part
         held = harness.pooled(kept, "wall", ours, READ)["median"]
         bound = harness.pooled(kept, "wall", READ, THEIRS)["median"]
-        rows[f"{s['preset']}, batch {s['batch']}: {ours}"] = {
+        kind = f", {s['dtype']}" if "dtype" in s else ""
+        rows[f"{s['preset']}, batch {s['batch']}{kind}: {ours}"] = {
             "turns": sum(len(r["times"]["wall"][ours]) for r in kept),
             "tokens_per_s": rate,
             "theirs": harness.median_rate(kept, THEIRS),
@@ -150,11 +157,9 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def weight_bytes(config: ModelConfig) -> int:
+def weight_bytes(model: Transformer) -> int:
     """What one new token has to read: all matrices but the embedding."""
-    with torch.device("meta"):
-        model = Transformer(config)
-    looked_up = 0 if config.tie_embeddings else (
+    looked_up = 0 if model.config.tie_embeddings else (
         model.tok_embeddings.weight.nbytes)
     return sum(p.nbytes for p in model.parameters()) - looked_up
 
@@ -167,6 +172,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"),
+                        default="fp32")
     parser.add_argument("--compile", action="store_true",
                         help="time the compiled form as well")
     parser.add_argument("--int8", action="store_true",
@@ -174,19 +181,24 @@ def main() -> None:
     args = parser.parse_args()
     device, config = choose_device(args.device), ModelConfig.preset(
         args.preset)
-    model = make_model(config, device)
+    model, kind = make_model(config, device), ""
+    if args.dtype != "fp32":
+        make_sides(model, 8, args.batch)  # or a RuntimeError
+        model, kind = model.to(choose_dtype(args.dtype, device)), (
+            f"-{args.dtype}")
     sides = make_sides(model, args.new_tokens, args.batch,
                        (*OURS[:2], *OURS[2:3] * args.compile,
                         *OURS[3:] * args.int8))
     step = products(model, args.batch)
-    size = weight_bytes(config)
+    size = weight_bytes(model)
     block = torch.ones(size // 4, device=device)
     sides[READ] = lambda: [block.sum() for _ in range(args.new_tokens)]
     sides[PRODUCTS] = lambda: [step() for _ in range(args.new_tokens)]
     path, rows = harness.store(
-        f"generation-{args.preset.lower()}-batch{args.batch}", {
+        f"generation-{args.preset.lower()}-batch{args.batch}{kind}", {
             "settings": {"preset": args.preset, "batch": args.batch,
-                         "new_tokens": args.new_tokens},
+                         "new_tokens": args.new_tokens,
+                         **({"dtype": args.dtype} if kind else {})},
             "units_per_turn": args.new_tokens * args.batch,
             "weight_bytes": size,
             "times": harness.take_turns(sides, turns=args.turns, warm_up=0),

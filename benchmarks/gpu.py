@@ -1,24 +1,22 @@
-"""One GPU: training at the layer shapes of 7B and 1.1B, and generation.
+"""One GPU: training at the layer shapes of 7B and 1.1B.
 
-    python -m benchmarks.gpu --preset 7B --layers 0
-    python -m benchmarks.gpu --preset 1.1B --batch-size 4
+    python -m benchmarks.gpu --layers 0
+    python -m benchmarks.gpu --preset 1.1B --modes none full --compile yes
     python -m benchmarks.gpu --preset mini --device cpu --steps 2 --warm-up 1
 
-Training: tokens a second and model FLOPs utilisation (MFU), optimiser step
-included, over `--steps` steps in a row after the warm-up, for each backend of
-attention and each mode of recompute, beside Hugging Face's LLaMA and litgpt
-where they are installed. All start from the same weights and batch and must
-agree on the first loss. `--layers 0` takes as many layers as fit.
+Tokens a second and model FLOPs utilisation (MFU), optimiser step included,
+over `--steps` steps in a row after the warm-up: each backend of attention and
+each mode of recompute, as written and with every layer compiled, beside
+Hugging Face's LLaMA treated alike, and litgpt where it is installed. All start
+from the same weights and batch and must agree on the first loss. A side is
+printed and stored as soon as it has run, and one more step of it is profiled:
+where its time goes. `--layers 0` takes as many layers as fit.
 
 MFU is stated in three conventions: 6 N with N all parameters, 6 N without the
 input embedding, and the latter with causal attention (`flops_per_token`).
 
-Generation: seconds a token of one sequence, beside the time that reading the
-weights once takes at the measured bandwidth of the memory, which no method
-that reads them once a token can beat.
-
-Weights and AdamW's moments are kept in `--weights` (fp32), products are in
-bf16. The clocks are not touched; what they were is written down.
+Weights and AdamW's moments are kept in `--weights`; products are in 16 bits
+on a GPU. The clocks are not touched; what they were is written down.
 """
 
 from __future__ import annotations
@@ -27,11 +25,13 @@ import argparse
 import functools
 import gc
 import importlib.util
+import itertools
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +42,24 @@ from minillama import profiling, recompute
 from minillama.attention import attend
 from minillama.config import ModelConfig
 from minillama.devices import choose_device, choose_dtype, precision
-from minillama.generate import next_tokens
 from minillama.metrics import device_peak
 from minillama.model import Transformer, count_parameters, flops_per_token
 from minillama.weights.ladder import twin
 
 BACKENDS = ("sdpa", "xformers", "eager", "tiled")
+RIVAL = "Hugging Face, sdpa"
 TOLERANCE = 0.02
-"""How far apart first losses (nats a token) may be, in bf16."""
+"""How far apart first losses (nats a token) may be, in 16 bits."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of inputs and targets."""
+
+KINDS = {
+    "attention": ("flash", "fmha", "attention", "Attention"),
+    "optimiser": ("adam", "Adam", "multi_tensor", "foreach"),
+    "products": ("gemm", "gemv", "nvjet", "cutlass", "xmma", "cublas",
+                 "aten::mm", "aten::addmm", "aten::bmm")}
+"""Parts of the names that kernels have; what has none of them is `rest`."""
 
 
 def layers_that_fit(
@@ -140,18 +147,48 @@ def train(
         optimizer.zero_grad()
         return loss.detach()
 
+    begun = time.perf_counter()
     first = [step() for _ in range(max(1, warm_up))][0].item()
     wait(device)
-    begun = time.perf_counter()
+    warm = time.perf_counter()
     for _ in range(steps):
         last = step()
     wait(device)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - warm
     return {"first_loss": first, "last_loss": last.item(),
-            "seconds": seconds, "steps": steps,
-            "tokens_per_s": steps * inputs.numel() / seconds,
+            "warm_up_seconds": warm - begun, "seconds": seconds,
+            "steps": steps, "tokens_per_s": steps * inputs.numel() / seconds,
             "peak_bytes": (torch.cuda.max_memory_allocated()
-                           if device.type == "cuda" else None)}
+                           if device.type == "cuda" else None),
+            "spent": spent(step, device)}
+
+
+def spent(step: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Seconds that one step spends in each kind of kernel, by name.
+
+    On a GPU its kernels are counted, which run one after another; on a CPU
+    PyTorch's operators, each without those that it calls.
+    """
+    with profiling.profiled() as profiler:
+        step()
+        wait(device)
+    found = dict.fromkeys([*KINDS, "rest"], 0.0)
+    for event in profiler.events():
+        if device.type == "cuda":
+            if (event.device_type != torch.autograd.DeviceType.CUDA
+                    or event.is_user_annotation):
+                continue
+            took = event.self_device_time_total
+        else:
+            took = event.self_cpu_time_total
+        found[kind_of(event.name)] += took / 1e6
+    return found
+
+
+def kind_of(name: str) -> str:
+    """Which of `KINDS` a kernel is, the first that fits; or `rest`."""
+    return next((kind for kind, parts in KINDS.items()
+                 if any(part in name for part in parts)), "rest")
 
 
 def wait(device: torch.device) -> None:
@@ -172,43 +209,6 @@ def utilisation(
                   config, config.max_seq_len)}
     return {name: tokens_per_s * flops / peak if peak else None
             for name, flops in counts.items()}
-
-
-def generation(
-    model: Transformer, new_tokens: int, device: torch.device
-) -> dict[str, float]:
-    """Seconds a token of one sequence, and the bandwidth's limit."""
-    model = recompute.apply(model, "none").eval()
-    with torch.inference_mode():
-        def write() -> None:
-            list(next_tokens(model, [[1, 2, 3]], max_new_tokens=new_tokens,
-                             temperature=0.0))
-        write()
-        wait(device)
-        begun = time.perf_counter()
-        write()
-        wait(device)
-        seconds = (time.perf_counter() - begun) / new_tokens
-    # Every weight is read once a token, but for the embedding: one row.
-    n_bytes = sum(p.nbytes for p in model.parameters())
-    n_bytes -= model.tok_embeddings.weight.nbytes
-    limit = n_bytes / bandwidth(device)
-    return {"seconds_per_token": seconds, "limit": limit,
-            "share_of_bandwidth": limit / seconds}
-
-
-def bandwidth(device: torch.device, n_bytes: int = 2**28) -> float:
-    """Bytes a second that a large copy reads and writes."""
-    block = torch.zeros(n_bytes // 4, device=device)
-    out = torch.empty_like(block)
-    best = float("inf")
-    for _ in range(5):
-        wait(device)
-        begun = time.perf_counter()
-        out.copy_(block)
-        wait(device)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * block.nbytes / best
 
 
 def clocks() -> str | None:
@@ -237,10 +237,63 @@ def versions() -> dict[str, str | None]:
     return {**found, "cuda": torch.version.cuda}
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Every setting in turn, each on a model of its own."""
+class Side(NamedTuple):
+    """One way to train the same model."""
+
+    name: str
+    make: Callable[[Transformer], tuple[nn.Module, Loss]]
+    """From the model to what trains, and its loss."""
+    compiled: bool = False
+    """Whether every layer is compiled."""
+
+
+def sides(args: argparse.Namespace, config: ModelConfig) -> Iterator[Side]:
+    """What the flags ask for, ours first."""
+    ways = {"no": (False,), "yes": (True,), "both": (True, False)}
+    for backend, mode, compiled in itertools.product(
+            args.backends, args.modes, ways[args.compile]):
+        # Tiles are a loop in Python; by hand there is one kernel.
+        if (compiled and backend != "sdpa") or (
+                mode == "by_hand" and backend != "sdpa"):
+            continue
+
+        def make(model, backend=backend, mode=mode):
+            return model, ours(model, backend, mode)
+        yield Side(f"minillama, {backend}, {mode}" + ", compiled" * compiled,
+                   make, compiled)
+    if args.no_rivals:
+        return
+
+    def theirs(model):
+        other = twin(model).train()
+        return other, hugging_face(other)
+
+    for compiled in ways[args.compile]:
+        yield Side(RIVAL + ", compiled" * compiled, theirs, compiled)
+    if importlib.util.find_spec("litgpt"):
+        def lit(model):
+            weight = model.output.weight
+            other = litgpt(config, weight.device).to(weight.dtype)
+            return other, lambda x, y: F.cross_entropy(
+                other(x).flatten(0, 1).float(), y.flatten())
+        yield Side("litgpt", lit)
+
+
+def compile_layers(model: nn.Module, **options: Any) -> None:
+    """Each layer by itself, as `parallel.apply` does: one graph for all."""
+    inner = model if isinstance(model, Transformer) else model.model
+    for layer in inner.layers:
+        layer.compile(**options)
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every side in turn on a model of its own; its run as soon as it ends.
+
+    Raises:
+        RuntimeError: if two sides do not compute the same.
+    """
     device = choose_device(args.device)
-    dtype = choose_dtype("bf16", device)
+    dtype = choose_dtype("auto", device)
     config = ModelConfig.preset(args.preset)
     if args.length:
         config = replace(config, max_seq_len=args.length)
@@ -257,7 +310,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     batch = torch.randint(
         config.vocab_size, (args.batch_size, config.max_seq_len + 1),
         generator=draw).to(device)
-    peak, rows = device_peak(device), {}
+    peak, losses = device_peak(device), {}
 
     def fresh() -> Transformer:
         with device:
@@ -265,76 +318,63 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         model.init_weights(torch.Generator(device).manual_seed(1))
         return model.to(stored)
 
-    def run(name: str, make: Callable[[], tuple[nn.Module, Loss]]) -> None:
+    def one(side: Side) -> dict[str, Any]:
         gc.collect()
+        torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         try:
-            model, loss_of = make()
+            model, loss_of = side.make(fresh())
+            if side.compiled:
+                compile_layers(model)
             row = train(model, loss_of, batch, steps=args.steps,
                         warm_up=args.warm_up, dtype=dtype)
         except (ValueError, torch.OutOfMemoryError) as error:
-            rows[name] = {"skipped": " ".join(str(error).split())[:200]}
-            return
-        rows[name] = row | utilisation(config, row["tokens_per_s"], peak)
+            return {"skipped": " ".join(str(error).split())[:200]}
+        if side.name != "litgpt":  # it draws weights of its own
+            losses[side.name] = row["first_loss"]
+            agree(losses)
+        return row | utilisation(config, row["tokens_per_s"], peak)
 
-    for backend in args.backends:
-        for mode in args.modes:
-            if mode == "by_hand" and backend != "sdpa":
-                continue
-
-            def make(backend=backend, mode=mode) -> tuple[nn.Module, Loss]:
-                model = fresh()
-                return model, ours(model, backend, mode)
-            run(f"minillama, {backend}, {mode}", make)
-
-    def theirs() -> tuple[nn.Module, Loss]:
-        model = twin(fresh()).train()
-        return model, hugging_face(model)
-
-    run("Hugging Face, sdpa", theirs)
-    if importlib.util.find_spec("litgpt"):
-        def lit() -> tuple[nn.Module, Loss]:
-            model = litgpt(config, device).to(stored)
-            return model, lambda x, y: F.cross_entropy(
-                model(x).flatten(0, 1).float(), y.flatten())
-        run("litgpt", lit)
-    agree(rows)
-    writer = fresh().to(dtype)
-    q = torch.randn(1, config.n_heads, 256, config.head_dim,
-                    device=device, dtype=dtype)
-    return {
-        "settings": {
-            "preset": args.preset, "layers": config.n_layers,
-            "batch_size": args.batch_size, "seq_len": config.max_seq_len,
-            "weights": args.weights, "products": str(dtype),
-            "steps": args.steps},
-        "peak_flops": peak, "clocks": clocks(), "versions": versions(),
-        "kernel": profiling.kernels(lambda: attend(q, q, q, backend="sdpa")),
-        "rows": rows,
-        "generation": generation(writer, args.new_tokens, device)}
+    for side in sides(args, config):
+        yield {
+            "settings": {
+                "preset": args.preset, "layers": config.n_layers,
+                "batch_size": args.batch_size, "seq_len": config.max_seq_len,
+                "weights": args.weights, "products": str(dtype)},
+            "peak_flops": peak, "side": side.name, "row": one(side),
+            "clocks": clocks(), "versions": versions()}
 
 
-def agree(rows: dict[str, dict[str, Any]]) -> None:
-    """Refuse a comparison of models that do not compute the same."""
-    first = {name: row["first_loss"] for name, row in rows.items()
-             if "first_loss" in row and name != "litgpt"}
-    for name, loss in first.items():
-        if abs(loss - next(iter(first.values()))) > TOLERANCE:
+def agree(losses: dict[str, float]) -> None:
+    """Refuse a comparison of models that do not compute the same.
+
+    Args:
+        losses: the first one of each side.
+    """
+    for name, loss in losses.items():
+        if abs(loss - next(iter(losses.values()))) > TOLERANCE:
             raise RuntimeError(f"{name} begins with loss {loss}, the others "
-                               f"with {first}: they do not compute the same")
+                               f"with {losses}: they do not compute the same")
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rows of the newest run, each beside Hugging Face's."""
-    rows = runs[-1]["rows"]
-    base = rows.get("Hugging Face, sdpa", {}).get("tokens_per_s")
+    """The newest row of each side, beside Hugging Face's as written.
+
+    `products`, `attention`, `optimiser` and `rest` are shares of the time that
+    the kernels of one step took together.
+    """
+    rows = {run["side"]: run["row"] for run in runs}
+    base = rows.get(RIVAL, {}).get("tokens_per_s")
     return {name: {
-        "tokens_per_s": row["tokens_per_s"],
+        "steps": row["steps"], "tokens_per_s": row["tokens_per_s"],
         "mfu": row["mfu_6n"], "mfu_no_embedding": row["mfu_6n_no_embedding"],
+        "mfu_with_attention": row["mfu_with_attention"],
         "over_hugging_face": row["tokens_per_s"] / base if base else None,
-        "peak_gb": row["peak_bytes"] and row["peak_bytes"] / 1e9}
+        "peak_gb": row["peak_bytes"] and row["peak_bytes"] / 1e9,
+        **{kind: took / sum(row["spent"].values())
+           for kind, took in row["spent"].items()}}
         for name, row in rows.items() if "skipped" not in row}
 
 
@@ -345,27 +385,36 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=None,
                         help="0: as many as fit; left out: the preset's")
     parser.add_argument("--length", type=int, default=None)
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--weights", choices=("fp32", "bf16"),
                         default="fp32")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--warm-up", type=int, default=10)
-    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS[:2]),
                         choices=BACKENDS)
     parser.add_argument("--modes", nargs="+", default=["none", "selective",
                         "by_hand", "full"])
+    parser.add_argument("--compile", choices=("no", "yes", "both"),
+                        default="both")
+    parser.add_argument("--no-rivals", action="store_true",
+                        help="only our own model")
     parser.add_argument("--device", default="auto")
     return parser.parse_args(words)
 
 
 def main() -> None:
-    """Measure, print, store."""
+    """Measure, print, store, side by side."""
     args = arguments()
     device = choose_device(args.device)
-    run = measure(args)
-    path, rows = harness.store("gpu", run, summarise, device)
-    print(harness.table(rows), run["generation"], path, sep="\n\n")
+    table, path = {}, None
+    for run in measure(args):
+        said = run["row"].get("skipped") or (
+            f"{run['row']['tokens_per_s']:,.0f} tokens a second")
+        print(f"{run['side']}: {said}", file=sys.stderr, flush=True)
+        path, table = harness.store(
+            f"gpu-{args.preset.lower()}-{args.weights}", run, summarise,
+            device)
+    print(harness.table(table), path, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("minillama", "beartype.beartype")
+jaxtyping.install_import_hook("minillama", "beartype.beartype")
 
 # The same examples in every course's run; to look for new ones,
 # HYPOTHESIS_PROFILE=search.
@@ -51,6 +51,15 @@ SUBJECTS = {
     "attend": ("minillama.attention", "attend"),
     "Transformer": ("minillama.model", "Transformer"),
 }
+
+
+@pytest.fixture
+def no_shape_checks():
+    """None while something is compiled: torch.compile cannot trace them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+    torch.compiler.reset()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -300,21 +300,36 @@ def test_generation_rows_count_bytes() -> None:
     """10 tokens a turn for each of 2 texts, 3 GB a token, by hand."""
     times = {generation.THEIRS: [40.0], "fast": [10.0],
              generation.READ: [2.5], generation.PRODUCTS: [5.0]}
-    rows = generation.summarise([{
-        "settings": {"preset": "x", "batch": 2}, "units_per_turn": 20,
-        "weight_bytes": 3_000_000_000, "times": {"wall": times,
-                                                 "cpu": times}}])
+    run = {"settings": {"preset": "x", "batch": 2}, "units_per_turn": 20,
+           "weight_bytes": 3_000_000_000,
+           "times": {"wall": times, "cpu": times}}
+    rows = generation.summarise([run])
     row = rows["x, batch 2: fast"]
     assert row["wall"]["median"] == 4.0 and row["tokens_per_s"] == 2.0
     assert row["gb_per_s"] == pytest.approx(3.0)
     assert row["of_read"] == 0.25 and row["at_most"] == 16.0
     assert row["of_products"] == 0.5
+    run["settings"]["dtype"] = "bf16"
+    assert list(generation.summarise([run])) == ["x, batch 2, bf16: fast"]
 
 
 def test_a_token_reads_all_but_the_embedding() -> None:
-    embedding = 400 * 32 * 4
-    whole = sum(p.nbytes for p in Transformer(MODEL_FOR_TEXT).parameters())
-    assert generation.weight_bytes(MODEL_FOR_TEXT) == whole - embedding
+    embedding, model = 400 * 32 * 4, Transformer(MODEL_FOR_TEXT)
+    whole = sum(p.nbytes for p in model.parameters())
+    assert generation.weight_bytes(model) == whole - embedding
+    assert generation.weight_bytes(
+        model.bfloat16()) == (whole - embedding) // 2
+
+
+def test_in_16_bits_another_text_is_no_fault(monkeypatch) -> None:
+    """Near ties fall otherwise there; in 32 bits it stops the benchmark."""
+    model, real = generation.make_model(
+        MODEL_FOR_TEXT, CPU), generation.our_writer
+    monkeypatch.setattr(generation, "our_writer", lambda *args: (
+        lambda: [0, *real(*args)()[1:]]))
+    with pytest.raises(RuntimeError, match="as built writes another text"):
+        generation.make_sides(model, 3)
+    assert len(generation.make_sides(model.bfloat16(), 3)) == 3
 
 
 def test_the_products_alone_are_those_of_a_step() -> None:
@@ -324,7 +339,7 @@ def test_the_products_alone_are_those_of_a_step() -> None:
     with FlopCounterMode(display=False) as counter:
         found = generation.products(model, 3)()
     assert counter.get_total_flops() == 2 * 3 * (
-        generation.weight_bytes(MODEL_FOR_TEXT) - norms) // 4
+        generation.weight_bytes(model) - norms) // 4
     assert [len(out) for out in found] == [3] * (
         1 + 4 * MODEL_FOR_TEXT.n_layers)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
@@ -94,14 +93,6 @@ def test_a_shipped_text():
     want = plain.generate(model, tokenizer, ["KING HENRY", "O"], **args)
     assert plain.generate(
         FastTransformer(model), tokenizer, ["KING HENRY", "O"], **args) == want
-
-
-@pytest.fixture
-def no_shape_checks():
-    """The compiler cannot look through them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.slow

@@ -19,40 +19,100 @@ from minillama.model import Transformer
 from tests.small import MODEL
 
 TINY = ("--preset mini --device cpu --steps 2 --warm-up 1 --length 16 "
-        "--layers 1 --new-tokens 3 --batch-size 2").split()
+        "--layers 2 --batch-size 2").split()
 
 
 def test_the_whole_path_runs_and_all_begin_alike():
-    run = gpu.measure(gpu.arguments([
+    runs = list(gpu.measure(gpu.arguments([
         *TINY, "--backends", "sdpa", "xformers", "--modes", "none", "full",
-        "by_hand"]))
-    rows = run["rows"]
+        "by_hand", "--compile", "no"])))
+    rows = {run["side"]: run["row"] for run in runs}
     ran = [name for name, row in rows.items() if "skipped" not in row]
-    assert ran[:3] == ["minillama, sdpa, none", "minillama, sdpa, full",
-                       "minillama, sdpa, by_hand"]
-    assert "Hugging Face, sdpa" in ran
+    assert ran[:4] == ["minillama, sdpa, none", "minillama, sdpa, full",
+                       "minillama, sdpa, by_hand", gpu.RIVAL]
     assert "xformers" in rows["minillama, xformers, none"]["skipped"]
     assert "minillama, xformers, by_hand" not in rows
     for name in ran:
         assert rows[name]["last_loss"] < rows[name]["first_loss"]
         assert rows[name]["mfu_6n"] is None  # the CPU's peak is not known
-    assert run["settings"]["layers"] == 1
-    assert run["settings"]["seq_len"] == 16
-    assert torch.__version__.startswith(run["versions"]["torch"])
-    assert run["generation"]["limit"] < run["generation"]["seconds_per_token"]
-    table = gpu.summarise([run])
+        assert all(rows[name]["spent"][kind] > 0 for kind in gpu.KINDS)
+    assert runs[0]["settings"] == runs[-1]["settings"]
+    assert runs[0]["settings"]["layers"] == 2
+    assert runs[0]["settings"]["seq_len"] == 16
+    assert torch.__version__.startswith(runs[0]["versions"]["torch"])
+    table = gpu.summarise(runs)
     assert set(table) == set(ran)
-    base = table["Hugging Face, sdpa"]
-    assert base["over_hugging_face"] == 1.0
+    assert table[gpu.RIVAL]["over_hugging_face"] == 1.0
+    for row in table.values():
+        assert sum(row[kind] for kind in [*gpu.KINDS, "rest"]) == (
+            pytest.approx(1.0))
 
 
-def test_unequal_models_are_not_compared(monkeypatch):
+def test_a_side_that_ran_again_replaces_its_row():
+    row = {"steps": 2, "mfu_6n": 0.5, "mfu_6n_no_embedding": 0.4,
+           "mfu_with_attention": 0.45, "peak_bytes": 2e9,
+           "spent": {"products": 3.0, "rest": 1.0}}
+    table = gpu.summarise([
+        {"side": side, "row": row | {"tokens_per_s": speed}}
+        for side, speed in (("ours", 1.0), (gpu.RIVAL, 2.0), ("ours", 3.0))])
+    assert table["ours"]["over_hugging_face"] == 1.5
+    assert table["ours"]["products"] == 0.75
+    assert table["ours"]["peak_gb"] == 2.0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_sides_share_one_graph_for_all_layers(no_shape_checks):
+    """And only what PyTorch's kernel computes is compiled."""
+    args = gpu.arguments([*TINY, "--backends", "sdpa", "tiled", "--modes",
+                          "none", "by_hand"])
+    names = [side.name for side in gpu.sides(args, MODEL)]
+    assert names[:5] == [
+        "minillama, sdpa, none, compiled", "minillama, sdpa, none",
+        "minillama, sdpa, by_hand, compiled", "minillama, sdpa, by_hand",
+        "minillama, tiled, none"]
+    assert names[5:7] == [gpu.RIVAL + ", compiled", gpu.RIVAL]
+    seen = []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    model = Transformer(MODEL)
+    assert len(model.layers) > 1
+    loss = gpu.ours(model, "sdpa", "none")
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    want = loss(tokens, tokens)
+    torch.compiler.reset()
+    gpu.compile_layers(model, backend=backend)
+    torch.testing.assert_close(loss(tokens, tokens), want)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<>",
+     "attention"),
+    ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80(PyTorchMemEffAttention)",
+     "attention"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7",
+     "attention"),
+    ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<>>",
+     "optimiser"),
+    ("nvjet_tst_192x192_64x4_2x1_v_bz_coopA_NTT", "products"),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu>",
+     "products"),
+    ("triton_poi_fused_mul_silu_3", "rest"),
+    ("void at::native::vectorized_elementwise_kernel<4, CUDAFunctor_add<>>",
+     "rest")])
+def test_kernels_of_a_gpu_are_told_apart_by_name(name, kind):
+    assert gpu.kind_of(name) == kind
+
+
+def test_unequal_models_are_not_compared():
     """A rival with other weights begins with another loss."""
-    rows = {"minillama, sdpa, none": {"first_loss": 6.28},
-            "litgpt": {"first_loss": 9.0}, "other": {"skipped": "absent"}}
-    gpu.agree(rows)
+    losses = {"minillama, sdpa, none": 6.28, "minillama, eager, none": 6.27}
+    gpu.agree(losses)
     with pytest.raises(RuntimeError, match="do not compute the same"):
-        gpu.agree({**rows, "Hugging Face, sdpa": {"first_loss": 6.35}})
+        gpu.agree({**losses, gpu.RIVAL: 6.35})
 
 
 def test_utilisation_is_the_papers_at_the_papers_speed():

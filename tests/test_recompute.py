@@ -14,7 +14,6 @@ import shutil
 from dataclasses import replace
 from typing import get_args
 
-import jaxtyping
 import pytest
 import torch
 import torch.distributed as dist
@@ -335,17 +334,12 @@ def test_bad_input_is_refused_with_the_remedy():
     shutil.which("g++") is None and shutil.which("clang++") is None,
     reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
-def test_selective_compiles():
+def test_selective_compiles(no_shape_checks):
     """torch.compile accepts the replaced layers and gives the same."""
     model, tokens = build(ONE_LAYER, torch.float32), draw(ONE_LAYER)
     want = [x.clone() for x in gradients(model, tokens)]
     recompute.apply(model, "selective")
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        got = gradients(torch.compile(model), tokens)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-        torch._dynamo.reset()
+    got = gradients(torch.compile(model), tokens)
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
 
 

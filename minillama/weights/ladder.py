@@ -71,8 +71,9 @@ def twin(model: Transformer, dtype: torch.dtype | None = None) -> Any:
         from transformers import LlamaConfig, LlamaForCausalLM
     settings = config_of(model)
     del settings["dtype"], settings["rope_theta"], settings["rope_scaling"]
-    other = LlamaForCausalLM(LlamaConfig(
-        **settings, pad_token_id=None, attn_implementation="sdpa"))
+    with model.output.weight.device:  # to draw billions elsewhere takes long
+        other = LlamaForCausalLM(LlamaConfig(
+            **settings, pad_token_id=None, attn_implementation="sdpa"))
     weights = {hf_name(name): to_halves(name, w, model.config.head_dim)
                for name, w in model.state_dict().items()}
     other.load_state_dict(weights)
