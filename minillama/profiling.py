@@ -84,7 +84,8 @@ def profiled(**options: bool) -> Iterator[profile]:
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
-    profiler = profile(activities=activities, **options)
+    # Some versions of PyTorch warn that only one cycle is kept; there is one.
+    profiler = profile(activities=activities, acc_events=True, **options)
     with _no_announcement():
         profiler.start()
     try:
