@@ -295,5 +295,7 @@ class LlamaScorer:
 def _nats(logits: Tensor, targets: Tensor) -> tuple[float, bool]:
     """Log-probability of the targets, and whether each is the likeliest."""
     targets = targets.to(logits.device)
-    nats = -F.cross_entropy(logits.double(), targets, reduction="sum")
-    return nats.item(), bool((logits.argmax(dim=-1) == targets).all())
+    nats = -F.cross_entropy(logits, targets, reduction="none")
+    # Apple's GPUs have no 64 bits to add up in.
+    return (nats.cpu().double().sum().item(),
+            bool((logits.argmax(dim=-1) == targets).all()))
