@@ -185,6 +185,8 @@ class TrainConfig:
     """Processes that share every matrix product."""
     sequence_parallel: bool = True
     """Whether they also share the sequence, between the products."""
+    async_tensor_parallel: bool = True
+    """With `compile`, whether GPUs of one machine send while multiplying."""
     timeout: float = 120.0
     """Seconds that one process waits for the others before it gives up."""
     log_every: int = 50

@@ -18,26 +18,26 @@ from minillama.files import needs
 
 
 def join(rank: int, size: int, port: int) -> None:
-    """What torchrun and `company` do; runs in an engine."""
+    """What torchrun and `company.join` do; runs in an engine."""
     import contextlib
     import os
 
     import torch
 
-    from minillama import parallel
+    from minillama import company
 
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     stack = contextlib.ExitStack()
-    stack.enter_context(parallel.company(60.0, "cpu"))
+    stack.enter_context(company.join(60.0, "cpu"))
     # Closed when the engine ends, not before.
-    parallel.company.held = stack
+    company.join.held = stack
 
 
 class Engines:
-    """So many processes, joined as `parallel.company` joins them.
+    """So many processes, joined as `company.join` joins them.
 
     Args:
         size: how many.

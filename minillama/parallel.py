@@ -16,11 +16,9 @@ Chapter: notebooks/13_scaling.ipynb
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel, PrepareModuleInput, PrepareModuleOutput,
-    RowwiseParallel, SequenceParallel, loss_parallel, parallelize_module)
+    RowwiseParallel, SequenceParallel, parallelize_module)
 
 from minillama import checkpoint, recompute, runs, sharded
 from minillama.config import TrainConfig
@@ -45,111 +43,6 @@ from minillama.model import Transformer
 
 AXES = ("copies", "shards", "tensor")
 """The axes of the mesh, slowest first: the last are neighbours."""
-
-
-class BrokenCompany(ConnectionError):
-    """The processes could not be brought or held together; says why."""
-
-
-# --- the company of processes -------------------------------------------
-
-@contextlib.contextmanager
-def company(timeout: float, device: str = "auto") -> Iterator[torch.device]:
-    """Join the processes that torchrun started, and leave them at the end.
-
-    Inside, cross-entropy takes logits of which each process holds the columns
-    of its own part of the vocabulary.
-
-    Args:
-        timeout: seconds to wait for a process that does not answer.
-        device: `cuda`, `cpu` or `auto`; NCCL carries the one, gloo the other.
-
-    Yields:
-        The device of this process.
-
-    Raises:
-        BrokenCompany: in one line, if a process is missing or dies, or the
-            port is taken.
-
-    Chapter: notebooks/13_scaling.ipynb
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    try:
-        _meet("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-              datetime.timedelta(seconds=timeout))
-        with loss_parallel():
-            yield torch.device(device)
-    except RuntimeError as error:
-        if cause := _cause(error, timeout):
-            raise BrokenCompany(cause) from error
-        raise
-    dist.destroy_process_group()
-
-
-def _meet(backend: str, patience: datetime.timedelta) -> None:
-    """Join the others at torchrun's store, under the number of this start.
-
-    torchrun keeps one store over all restarts. Without a number of its own a
-    new start may find where a process of the last one, now dead, listened.
-    """
-    store, rank, world = next(dist.rendezvous("env://", timeout=patience))
-    start = _number_of_start(store, rank, world)
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start - 1)
-    dist.init_process_group(
-        backend, store=dist.PrefixStore(f"start-{start}", store), rank=rank,
-        world_size=world, timeout=patience)
-
-
-def _number_of_start(store: dist.Store, rank: int, world: int) -> int:
-    """1, 2, ...: what those alive agree on, whatever the dead have left.
-
-    torchrun counts too, but on each machine its own restarts only. So the
-    first process counts, and answers whoever calls until it knows that all
-    others heard it; a call of a dead process is answered in vain.
-    """
-    def call() -> str:
-        number = store.add("calls", 1)
-        store.set(f"call/{number}", "")
-        return f"answer/{number}"
-
-    if rank:
-        start = int(store.get(call()))
-        store.add(f"heard/{start}", 1)
-        call()  # the first may be waiting for another one
-        return start
-    start, number = store.add("starts", 1), 0
-    while store.add(f"heard/{start}", 0) < world - 1:
-        number += 1
-        store.get(f"call/{number}")
-        store.set(f"answer/{number}", str(start))
-    return start
-
-
-def _cause(error: RuntimeError, timeout: float) -> str | None:
-    """What a failure of the network means, or None if it is none."""
-    text, rank = str(error), os.environ.get("RANK", "?")
-    world = os.environ.get("WORLD_SIZE", "?")
-    where = ":".join(os.environ.get(name, "?")
-                     for name in ("MASTER_ADDR", "MASTER_PORT"))
-    if "EADDRINUSE" in text or "address already in use" in text.lower():
-        return (f"process {rank}: {where} is taken by another program; give "
-                "torchrun another --master-port, or --standalone")
-    if isinstance(error, dist.DistStoreError | dist.DistNetworkError):
-        return (f"process {rank}: not all of {world} processes met at {where} "
-                f"within {timeout:g} s; start the missing ones, or raise "
-                "--timeout")
-    if "imed out" in text or "imeout" in text:
-        return (f"process {rank}: another process did not answer for "
-                f"{timeout:g} s; it hangs, or is slower than --timeout")
-    if isinstance(error, dist.DistError) or any(
-            word in text for word in ("gloo", "NCCL", "onnection")):
-        return (f"process {rank}: the connection to another process broke; it "
-                "died, and its own last line says why. --resume goes on from "
-                "the last checkpoint, as torchrun --max-restarts does")
-    return None
 
 
 def layout_of(config: TrainConfig, world_size: int) -> Layout:
@@ -261,6 +154,37 @@ def split_matrices(
     return model
 
 
+def overlap_products(mesh: DeviceMesh) -> bool:
+    """Let pieces of a product travel while the next piece is multiplied.
+
+    Asynchronous tensor parallelism: in compiled layers PyTorch cuts a product
+    together with the all-gather before it, or the reduce-scatter behind it.
+    The pieces go through memory that GPUs of one machine open to each other;
+    where they cannot, nothing changes.
+
+    Args:
+        mesh: its one axis is `tensor`.
+
+    Returns:
+        Whether it was switched on.
+
+    Chapter: notebooks/13_scaling.ipynb
+    """
+    if mesh.device_type != "cuda":
+        return False
+    me, size = torch.cuda.current_device(), mesh.size()
+    group = range(me - me % size, me - me % size + size)
+    if group.stop > torch.cuda.device_count() or not all(
+            torch.cuda.can_device_access_peer(me, other)
+            for other in group if other != me):
+        return False
+    from torch._inductor import config
+    from torch.distributed import _symmetric_memory as symmetric
+    config._micro_pipeline_tp = True
+    symmetric.enable_symm_mem_for_group(mesh.get_group().group_name)
+    return True
+
+
 def split_for_writing(model: Transformer) -> Transformer:
     """A loaded model, its matrices dealt out over all processes.
 
@@ -323,6 +247,7 @@ def apply(
     *,
     dtype: torch.dtype = torch.float32,
     compile: bool = False,
+    async_tensor_parallel: bool = True,
 ) -> Transformer:
     """All the wrapping of a layout, in the one fixed order.
 
@@ -340,6 +265,9 @@ def apply(
             "out; many processes need PyTorch's: try 'selective'")
     recompute.apply(model, layout.recompute)
     if compile:
+        if (async_tensor_parallel and layout.sequence_parallel
+                and layout.tensor_parallel > 1):
+            overlap_products(mesh["tensor"])
         for layer in model.layers:
             layer.compile()
     return share_data(model, mesh, dtype)
@@ -370,8 +298,9 @@ def begin(
     dtype = choose_dtype(config.dtype, torch.device(device))
     state = runs.begin(
         config, whole_loss(loss_fn), model,
-        wrap=lambda model: apply(model, mesh, layout, dtype=dtype,
-                                 compile=config.compile),
+        wrap=lambda model: apply(
+            model, mesh, layout, dtype=dtype, compile=config.compile,
+            async_tensor_parallel=config.async_tensor_parallel),
         rank=dist.get_rank() // layout.tensor_parallel,
         shares=layout.data_parallel)
     state.lead = dist.get_rank() == 0
@@ -456,27 +385,3 @@ def restarted(config: TrainConfig) -> TrainConfig:
     if again and checkpoint.checkpoints(config.out):
         return replace(config, resume=True)
     return config
-
-
-@contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Only the first process prints."""
-    with contextlib.ExitStack() as stack:
-        if dist.get_rank():
-            sink = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(sink))
-        yield
-
-
-@contextlib.contextmanager
-def one_first() -> Iterator[None]:
-    """The body in the first process, which leaves files, then in the others.
-
-    They wait for an hour at most; if the first ends early, torchrun ends all.
-    """
-    store, key = dist.distributed_c10d._get_default_store(), "first/done"
-    if dist.get_rank():
-        store.wait([key], datetime.timedelta(hours=1))
-    yield
-    if not dist.get_rank():
-        store.set(key, "1")

@@ -84,8 +84,12 @@ def _cast_once(layer: nn.Module) -> None:
     for name in ("attention", "feed_forward"):
         half = getattr(layer, name, None)
         if half is not None and not hasattr(half, "casts"):
-            # First, so that tensor parallelism gathers 16 bits.
-            half.casts = half.register_forward_pre_hook(_cast, prepend=True)
+            # First, so that tensor parallelism gathers 16 bits. Not by
+            # `prepend`, which torch.compile of some versions overlooks.
+            others = list(half._forward_pre_hooks.items())
+            half._forward_pre_hooks.clear()
+            half.casts = half.register_forward_pre_hook(_cast)
+            half._forward_pre_hooks.update(others)
 
 
 def _cast(half: nn.Module, inputs: tuple[Any, ...]) -> Any:

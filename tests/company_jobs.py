@@ -10,12 +10,14 @@ from typing import Any
 
 from tests import company, small  # first: it turns the shape checks on
 
+import jaxtyping
 import torch
 import torch.distributed as dist
 
 from minillama import parallel, runs, train
 from minillama.batches import Batch
 from minillama.checkpoint import checkpoints
+from minillama.company import BrokenCompany, join
 from minillama.config import ModelConfig, TrainConfig
 from minillama.generate import generate
 from minillama.model import Transformer
@@ -105,7 +107,7 @@ def everything(rank: int, world: int, data: str, out: str, alone: str,
     found: dict[str, Any] = {"steps": {}, "texts": {}, "held_out": {},
                              "uneven": {}, "other": {}, "resumed": {}}
     torch.use_deterministic_algorithms(False)
-    with parallel.company(60.0, "cpu"):
+    with join(60.0, "cpu"):
         for sizes in MIXES[world]:
             name = "x".join(map(str, sizes))
             for dtype in DTYPES:
@@ -170,7 +172,7 @@ def crossed(world: int, data: str, folders: list[str]) -> dict[str, Any]:
 
 def cross(rank: int, world: int, data: str, folders: list[str]) -> Any:
     """The same, in processes of its own."""
-    with parallel.company(60.0, "cpu"):
+    with join(60.0, "cpu"):
         return crossed(world, data, folders)
 
 
@@ -179,14 +181,14 @@ def broken(rank: int, port: int, how: str) -> list[Any]:
     company.join(rank, 2, port)
     begun = time.monotonic()
     try:
-        with parallel.company(4.0, "cpu"):
+        with join(4.0, "cpu"):
             parallel.mean(1.0)
             if rank and how == "hangs":
                 time.sleep(9)
             if rank:
                 os._exit(0)
             parallel.mean(1.0)
-    except parallel.BrokenCompany as error:
+    except BrokenCompany as error:
         return [str(error), time.monotonic() - begun]
     return ["nothing happened", 0]
 
@@ -199,3 +201,42 @@ def newest(folder: str) -> Path:
 def group_is_left() -> bool:
     """Whether a process group was left behind."""
     return dist.is_initialized()
+
+
+def compiled(rank: int, data: str) -> dict[str, Any]:
+    """Steps of compiled layers whose matrices are split: plainly, and with
+    products cut into pieces that travel meanwhile.
+
+    Only GPUs can open their memory to each other. Here the compiler is told
+    that they do, and its fused operations are carried out one after the other
+    by PyTorch's reference of them.
+    """
+    import torch._inductor.config as inductor
+    from torch._inductor.fx_passes import post_grad
+    from torch.distributed import _symmetric_memory as symmetric
+
+    config = config_of(data, compile=True, **mix((1, 1, 2)))
+    found: dict[str, Any] = {"fused": []}
+    real = post_grad.micro_pipeline_tp_pass
+
+    def seen(graph: Any) -> None:
+        real(graph)
+        names = [str(node.target).split(".")[1] for node in graph.nodes
+                 if str(node.target).startswith(("symm_mem", "_c10d_func"))]
+        found["fused"].append(sorted(names))
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    torch.use_deterministic_algorithms(False)
+    library = torch.library.Library("symm_mem", "IMPL")
+    with join(60.0, "cpu"):
+        found["plain"] = walk(fresh(config), config, 3)
+        for name in ("all_gather_matmul", "matmul_reduce_scatter"):
+            library.impl(f"fused_{name}", getattr(
+                symmetric, f"_fused_{name}_fallback"), "CPU")
+        post_grad.micro_pipeline_tp_pass = seen
+        dist.is_nccl_available = lambda: True
+        inductor._micro_pipeline_tp = True
+        torch.compiler.reset()
+        with symmetric._test_mode():
+            found["overlapped"] = walk(fresh(config), config, 3)
+    return found

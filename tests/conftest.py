@@ -55,7 +55,7 @@ SUBJECTS = {
 
 @pytest.fixture
 def no_shape_checks():
-    """None while something is compiled: torch.compile cannot trace them."""
+    """None, for stand-ins, and for torch.compile, which cannot trace them."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -12,6 +12,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from minillama import parallel, profiling, sharded
+from minillama.company import join
 from minillama.config import ModelConfig
 from minillama.layout import Layout
 from minillama.model import Transformer
@@ -31,7 +32,7 @@ def weights() -> Iterator[torch.Tensor]:
 def real_peak(rank: int, sizes: list[int]) -> dict[str, Any]:
     """Bytes before a step, and the most within it, from the second step on."""
     layout = Layout(*sizes, micro_batch_size=4)
-    with parallel.company(60.0, "cpu"):
+    with join(60.0, "cpu"):
         mesh = parallel.mesh_of(layout, "cpu")
         model = parallel.apply(Transformer(WIDE), mesh, layout)
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1))

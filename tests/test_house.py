@@ -40,7 +40,7 @@ FLOORS = [
      "sharded"},
     {"model", "profiling"},
     {"checkpoint", "generate", "recompute", "optim", "batches", "metrics",
-     "layout"},
+     "layout", "company"},
     {"weights", "samples", "fast"},
     {"runs", "chat"},
     {"parallel"},
@@ -489,7 +489,7 @@ def test_ci_runs_the_readmes_command():
 
 
 # Small rooms that are tested where they are used.
-TESTED_WITH = {"devices": "train", "fields": "config", "runs": "train",
+TESTED_WITH = {"fields": "config", "runs": "train", "company": "parallel",
                "shards": "batches", "sharded": "parallel",
                "presets": "config", "text_stream": "tokenizer",
                "protocol": "evaluate", "hugging_face": "scorers",

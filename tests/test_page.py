@@ -129,6 +129,43 @@ def test_a_dry_run_is_of_the_length_that_was_asked_for(capsys):
     assert peaks[1] > 2 * peaks[0]
 
 
+def test_a_dry_run_is_printed_as_it_was_counted(capsys):
+    """Message by message; and what needs no word gets none."""
+    argv = ["plan", "--preset", "mini", "--gpus", "2", "--tensor-parallel",
+            "2", "--micro-batch-size", "1", "--dry-run"]
+    run = told(capsys, *argv)["dry_run"]
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    assert f"run on paper: {run['shard']:,} parameters on a GPU" in shown
+    assert f"{run['peak_bytes'] / 2**30:.2f} GiB when fullest" in shown
+    for one in run["traffic"]:
+        assert (f"  {one['kind']} over {one['axis']}, 2 GPUs: "
+                f"{one['calls']:,} messages, {one['bytes'] / 1e9:.3g} GB"
+                ) in shown
+    assert "do not fit" not in shown  # none
+
+
+def test_without_sequence_parallelism_a_gpu_keeps_more(capsys):
+    """The formula and the dry run agree on both, within 2 %."""
+    argv = ["plan", "--preset", "110M", "--gpus", "8", "--tensor-parallel",
+            "4", "--dp-shard", "2", "--micro-batch-size", "4", "--recompute",
+            "none", "--dry-run"]
+    found = [told(capsys, *argv, *more)
+             for more in ([], ["--no-sequence-parallel"])]
+    for one, dealt in zip(found, (True, False)):
+        assert one["best"]["layout"]["sequence_parallel"] is dealt
+        assert one["best"]["gib"]["total"] * 2**30 == pytest.approx(
+            one["dry_run"]["peak_bytes"], rel=0.02)
+        assert {t["kind"] for t in one["dry_run"]["traffic"]
+                if t["axis"] == "tensor"} == (
+            {"all-gather", "reduce-scatter", "all-reduce"} if dealt else
+            {"all-gather", "all-reduce"})  # gathered: the embedding
+    kept = [one["best"]["gib"]["activations"] for one in found]
+    assert kept[1] > 1.3 * kept[0]
+    assert "--no-sequence-parallel" in page.text(found[1])
+    assert "--no-sequence-parallel" not in page.text(found[0])
+
+
 def test_knobs_change_what_they_say(capsys):
     """Half the carbon a kWh, twice the tokens, half the peak."""
     base = told(capsys, *SMALL)
@@ -174,6 +211,8 @@ def test_writing_13b_on_one_v100(capsys):
     (["--reserve-gib", "-1"], "reserve_gib=-1.0 must"),
     (["--grid", "nan"], "grid=nan must"),
     (["--efficiency", "0"], "efficiency=0.0 must"),
+    (["--efficiency", "1.5"], "efficiency=1.5 is a share .* above 1"),
+    (["--pue", "0.9"], "pue=0.9 .* cannot be below 1"),
 ])
 def test_bad_input_ends_in_one_line(capfd, argv, message):
     assert re.search(message, refused(capfd, "plan", *argv))

@@ -14,11 +14,13 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,9 @@ import pytest
 import torch
 
 from minillama import checkpoint, parallel, runs, sharded
+from minillama.layout import Layout
 from minillama.metrics import read_metrics
+from minillama.model import Transformer
 from minillama.train import fit
 from tests import company, small
 from tests import company_jobs as jobs
@@ -332,6 +336,7 @@ from pathlib import Path
 from tests import company_jobs as jobs, small
 from minillama import parallel
 from minillama.checkpoint import checkpoints
+from minillama.company import join
 from minillama.train import fit
 
 if __name__ == "__main__":
@@ -339,7 +344,7 @@ if __name__ == "__main__":
     config = small.run_config(
         Path(data), out, steps=40, checkpoint_every=5, eval_every=0,
         model=jobs.MODEL, sample_prompt="A", timeout=20.0)
-    with parallel.company(config.timeout, "cpu"):
+    with join(config.timeout, "cpu"):
         rank = os.environ["RANK"]
         config = parallel.restarted(config)
         out.mkdir(exist_ok=True)
@@ -373,3 +378,75 @@ def test_engines_of_a_notebook_are_one_company():
         assert engines(add, 10) == [(0, 21.0), (1, 21.0)]
     finally:
         engines.close()
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_of_split_matrices(data, alone):
+    """They take the steps of one process; and where products are cut to
+    travel in pieces, every message of a layer is part of one."""
+    found = company.start(2, jobs.compiled, data)
+    for how in ("plain", "overlapped"):
+        assert far(found[how], alone["fp64"][:3]) < 1e-9, how
+    forward, backward = found["fused"]
+    assert forward == (["fused_all_gather_matmul"] * 2
+                       + ["fused_matmul_reduce_scatter"] * 2)
+    assert "fused_all_gather_matmul" in backward, backward
+
+
+class GPUs:
+    """Four of one machine, of which the last sees no other's memory."""
+
+    def __init__(self, monkeypatch, me):
+        for name, answer in {
+                "current_device": lambda: me, "device_count": lambda: 4,
+                "can_device_access_peer":
+                    lambda a, b: 3 not in (a, b)}.items():
+            monkeypatch.setattr(torch.cuda, name, answer)
+        self.group_name, self.enabled = "a group", []
+        monkeypatch.setattr(
+            "torch.distributed._symmetric_memory.enable_symm_mem_for_group",
+            self.enabled.append)
+
+    def mesh(self, size, device_type="cuda"):
+        return types.SimpleNamespace(
+            device_type=device_type, size=lambda: size,
+            get_group=lambda: self)
+
+
+@pytest.mark.parametrize("me, size, device, on", [
+    (0, 2, "cuda", True), (1, 2, "cuda", True),
+    (2, 2, "cuda", False),  # 3 cannot be reached
+    (0, 4, "cuda", False),
+    (0, 8, "cuda", False),  # another machine takes part
+    (0, 2, "cpu", False)])
+def test_products_overlap_where_gpus_reach_each_other(
+        monkeypatch, no_shape_checks, me, size, device, on):
+    from torch._inductor import config
+
+    gpus = GPUs(monkeypatch, me)
+    with config.patch(_micro_pipeline_tp=False):
+        assert parallel.overlap_products(gpus.mesh(size, device)) is on
+        assert config._micro_pipeline_tp is on
+    assert gpus.enabled == ["a group"] * on
+
+
+@pytest.mark.parametrize("settings, asked", [
+    ({}, 1), ({"async_tensor_parallel": False}, 0), ({"compile": False}, 0),
+    ({"sequence_parallel": False}, 0), ({"tensor_parallel": 1}, 0)])
+def test_overlap_is_asked_for_where_it_can_help(
+        monkeypatch, no_shape_checks, settings, asked):
+    """In compiled layers, whose split matrices deal the sequence out."""
+    calls = []
+    monkeypatch.setattr(parallel, "split_matrices", lambda *_, **__: None)
+    monkeypatch.setattr(parallel, "share_data", lambda model, *_: model)
+    monkeypatch.setattr(parallel, "overlap_products", calls.append)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    wanted = {"tensor_parallel": 2, "sequence_parallel": True,
+              "compile": True, "async_tensor_parallel": True} | settings
+    layout = Layout(1, 1, wanted.pop("tensor_parallel"),
+                    wanted.pop("sequence_parallel"))
+    parallel.apply(Transformer(jobs.MODEL), {"tensor": "mesh"}, layout,
+                   **wanted)
+    assert calls == ["mesh"] * asked

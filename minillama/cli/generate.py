@@ -32,10 +32,9 @@ def run(config: GenerateConfig) -> int:
 
         return write(config, choose_device(config.device),
                      lambda m: FastTransformer(m, config.compile, config.int8))
-    from minillama import parallel
+    from minillama import company, parallel
 
-    with parallel.company(TIMEOUT, config.device) as device, \
-            parallel.one_voice():
+    with company.join(TIMEOUT, config.device) as device, company.one_voice():
         return write(config, device, parallel.split_for_writing)
 
 

@@ -34,6 +34,8 @@ class PlanCommand:
     """GPUs that share out one copy; None: whatever is fastest."""
     tensor_parallel: int | None = None
     """GPUs that share every product; None: whatever is fastest."""
+    sequence_parallel: bool = True
+    """Deal out by positions what lies between shared products."""
     micro_batch_size: int | None = None
     """Sequences of one forward pass; None: whatever is fastest."""
     recompute: RecomputeName | None = None

@@ -60,11 +60,10 @@ def run(command: TrainCommand) -> int:
         raise ValueError(
             f"eval_tasks={command.eval_tasks} needs a single process; run "
             "`minillama eval --checkpoint` on what torchrun wrote")
-    from minillama import parallel
+    from minillama import company, parallel
 
-    with parallel.company(config.timeout, config.device), \
-            parallel.one_voice():
-        return train(parallel.restarted(config), parallel.one_first())
+    with company.join(config.timeout, config.device), company.one_voice():
+        return train(parallel.restarted(config), company.one_first())
 
 
 def train(

@@ -41,6 +41,8 @@ class Job:
     seq_len: int
     efficiency: float = EFFICIENCY
     reserve_gib: float = RESERVE_GIB
+    sequence_parallel: bool = True
+    """Whether the stream between shared products is dealt out too."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,15 @@ def candidates(job: Job) -> Iterator[Layout]:
         shards, rest = divmod(job.gpus, tensor * copies)
         if rest or job.batch_size % (copies * shards):
             continue
-        if Layout(tensor_parallel=tensor).misfits(job.config, job.seq_len):
+        if Layout(tensor_parallel=tensor,
+                  sequence_parallel=job.sequence_parallel).misfits(
+                      job.config, job.seq_len):
             continue
         share = job.batch_size // (copies * shards)
         for micro, mode in itertools.product(_divisors(share), RECOMPUTE):
             if mode != "by_hand" or job.gpus == 1:
-                yield Layout(copies, shards, tensor, True, micro, mode)
+                yield Layout(copies, shards, tensor, job.sequence_parallel,
+                             micro, mode)
 
 
 def _divisors(n: int) -> list[int]:

@@ -40,11 +40,7 @@ def plan(command: Any) -> dict[str, Any]:
             layout that cannot be.
     """
     kg_per_kwh = carbon.grid(command.grid)
-    refuse("plan", [
-        f"{name}={value} must be a finite number above 0"
-        for name, value in {**vars(command), "grid": kg_per_kwh}.items()
-        if type(value) in (int, float) and not 0 < value < math.inf
-        and (value or name not in MAY_BE_0)])
+    _check(command, kg_per_kwh)
     preset = TrainConfig.from_preset(command.preset)
     config, seq_len = preset.model, command.seq_len or preset.model.max_seq_len
     gpu = replace(gpus.find(command.gpu), **given(command, OWN))
@@ -56,7 +52,8 @@ def plan(command: Any) -> dict[str, Any]:
         return found | _serving(command, config, gpu, found["parameters"])
     job = layouts.Job(
         config, gpu, command.gpus, command.batch_size or preset.batch_size,
-        seq_len, command.efficiency, command.reserve_gib)
+        seq_len, command.efficiency, command.reserve_gib,
+        command.sequence_parallel)
     plans, wanted = layouts.search(job), given(command, FREE)
     best = next((p for p in plans
                  if wanted.items() <= asdict(p.layout).items()), None)
@@ -84,6 +81,22 @@ def plan(command: Any) -> dict[str, Any]:
         found["dry_run"] = asdict(
             dry_run(config, best.layout, seq_len=seq_len))
     return found
+
+
+def _check(command: Any, kg_per_kwh: float) -> None:
+    """Refuse numbers that cannot be."""
+    problems = [
+        f"{name}={value} must be a finite number above 0"
+        for name, value in {**vars(command), "grid": kg_per_kwh}.items()
+        if type(value) in (int, float) and not 0 < value < math.inf
+        and (value or name not in MAY_BE_0)]
+    if 0 < command.pue < 1:
+        problems.append(f"pue={command.pue} is the power of all over that of "
+                        "the GPUs, and cannot be below 1")
+    if 1 < command.efficiency < math.inf:
+        problems.append(f"efficiency={command.efficiency} is a share of the "
+                        "peak, and cannot be above 1")
+    refuse("plan", problems)
 
 
 def _enough(job: layouts.Job) -> int | None:
@@ -145,7 +158,7 @@ def text(found: dict[str, Any]) -> str:
         f"{found['batch_size']:,} x {found['seq_len']:,} tokens a step, "
         f"{found['tokens']:.3g} in all",
         ("fastest: " if found["fits"] else "does not fit: ") + _flags(best),
-        f"  memory: {_list(best['gib'], '.2f')} GiB",
+        f"  memory when fullest: {_list(best['gib'], '.2f')} GiB",
         f"  {_verdict(best)}, after {found['reserve_gib']:g} GiB kept free"]
     if found["fits"]:
         lines += _outlook(found, best, found["cost"])
@@ -156,8 +169,19 @@ def text(found: dict[str, Any]) -> str:
         lines.append("no layout of so many GPUs fits; try " + (
             f"--gpus {more}" if more else "GPUs with more memory each"))
     if "dry_run" in found:
-        lines.append(f"on paper GPUs: {_list(found['dry_run'], '')}")
+        lines += _counted(found["dry_run"])
     return "\n".join(lines)
+
+
+def _counted(run: dict[str, Any]) -> list[str]:
+    """What one GPU held and received in a dry run."""
+    return [
+        f"run on paper: {run['shard']:,} parameters on a GPU; "
+        f"{run['resting_bytes'] / memory.GIB:.2f} GiB between steps, "
+        f"{run['peak_bytes'] / memory.GIB:.2f} GiB when fullest",
+        *(f"  {t['kind']} over {t['axis']}, {t['gpus']:,} GPUs: "
+          f"{t['calls']:,} messages, {t['bytes'] / 1e9:.3g} GB"
+          for t in run["traffic"])]
 
 
 def _outlook(found: dict[str, Any], best: dict[str, Any],
@@ -176,7 +200,8 @@ def _outlook(found: dict[str, Any], best: dict[str, Any],
         f"{cost['kwh']:,.0f} kWh, {cost['tonnes_co2']:.3g} t CO2eq",
         *(f"next: {_flags(row)}: {row['seconds']:.3g} s"
           for row in found["others"]),
-        f"{len(refused)} layouts do not fit, closest first:",
+        *[f"{len(refused)} layouts do not fit, closest first:"]
+        * bool(refused),
         *(f"  {_flags(row)}: {_verdict(row)}" for row in refused[:3])]
 
 
@@ -193,5 +218,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _flags(row: dict[str, Any]) -> str:
     """A layout as flags of `plan`."""
-    return " ".join(f"--{name.replace('_', '-')} {row['layout'][name]}"
-                    for name in FREE)
+    layout = row["layout"]
+    return " ".join([*(f"--{name.replace('_', '-')} {layout[name]}"
+                       for name in FREE), *["--no-sequence-parallel"] * (
+        layout["tensor_parallel"] > 1 and not layout["sequence_parallel"])])
