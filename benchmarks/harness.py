@@ -27,7 +27,6 @@ from typing import Any
 import torch
 
 from minillama.config import TrainConfig
-from minillama.data.corpus import prepare
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -40,6 +39,9 @@ Times = dict[str, dict[str, list[float]]]
 
 def on_the_plays(preset: str, **overrides: Any) -> TrainConfig:
     """A preset's run on the prepared plays, with single fields overridden."""
+    # It needs packages that the benchmarks of one GPU do without.
+    from minillama.data.corpus import prepare
+
     config = TrainConfig.from_preset(preset, **overrides)
     return replace(config, data=prepare(None, config.model.vocab_size))
 

@@ -17,6 +17,7 @@ from typing import get_args
 import pytest
 import torch
 import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import (
@@ -410,3 +411,21 @@ def test_modes_go_with_sharding_and_tensor_parallelism(tmp_path):
     by_hand, = (line for line in lines if line.startswith("tensor by_hand"))
     assert "try recompute='selective'" in by_hand
     assert lines[-1] == "tensor full"
+
+
+def test_a_gpus_flash_kernel_takes_what_it_is_given(monkeypatch):
+    """Forward and back, by its own description of shapes and types; what it
+    computes, only a GPU can show."""
+    monkeypatch.setattr(recompute, "_on_cpu", lambda q: False)
+    monkeypatch.setattr(recompute, "_on_chip", lambda q: True)
+    with FakeTensorMode():
+        q, k, v = (torch.empty(2, 4, 64, 32, dtype=torch.bfloat16,
+                               device="cuda") for _ in range(3))
+        out, log_sum, rest = recompute._flash(q, k, v)
+        grads = recompute._flash_backward(
+            torch.empty_like(out), q, k, v, out, log_sum, rest)
+    assert out.shape == q.shape and log_sum.shape == q.shape[:3]
+    assert log_sum.dtype == torch.float32
+    for grad in grads:
+        assert grad.shape == q.shape and grad.dtype == q.dtype
+        assert grad.device.type == "cuda"
