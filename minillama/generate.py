@@ -71,7 +71,7 @@ def sample(
 
     Chapter: notebooks/11_generation.ipynb
     """
-    if temperature < 0:
+    if not temperature >= 0:  # nor nan
         raise ValueError(
             f"temperature={temperature} must not be negative; 0 is greedy")
     if not 0 < top_p <= 1:

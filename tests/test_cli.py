@@ -199,6 +199,7 @@ def test_bad_generation(
 
     assert "is no folder of weights" in refused(folder=tmp_path)
     assert "temperature=-1.0" in refused("--temperature", "-1")
+    assert "temperature=nan" in refused("--temperature", "nan")
     assert "top_p=1.5" in refused("--top-p", "1.5")
     assert "max_new_tokens=-1" in refused("--max-new-tokens", "-1")
     assert "fewer than max_seq_len=16" in refused("--prompt", "zw" * 40)

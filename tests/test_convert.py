@@ -158,3 +158,11 @@ def test_training_goes_on_from_any_layout(run, tmp_path):
         want = next_token_loss(model, batch.inputs, batch.targets)
     count = (batch.targets != IGNORE).sum()
     assert first == pytest.approx(float(want / count), abs=1e-5)
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_shards_are_for_metas_layout_alone(run, tmp_path, to, capsys):
+    assert main(["convert", "--from", str(run), "--to", to, "--out",
+                 str(tmp_path / "o"), "--shards", "2"]) == 2
+    assert "shards=2 is for --to meta" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

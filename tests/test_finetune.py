@@ -279,6 +279,18 @@ def test_bad_records_are_named(text, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("share", ["1", "2", "-0.1", "nan"])
+def test_a_share_that_leaves_nothing_to_train_on_is_refused(
+        share, tmp_path, capsys):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(records()), encoding="utf-8")
+    assert main(["finetune", "--data", str(path), "--out", str(
+        tmp_path / "out"), "--held-out", share]) == 2
+    said = capsys.readouterr().err
+    assert "must be a share from 0 to below 1" in said
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_the_command_line_from_file_to_answer(tmp_path, capsys, monkeypatch):
     """The shipped model, a few steps, a text and a chat from what came out.
     """

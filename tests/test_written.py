@@ -420,6 +420,17 @@ def test_services_that_answer_otherwise_are_named(monkeypatch, text):
             judge(*said_)
 
 
+def test_one_answer_may_stand_alone_and_none_is_a_fault(tmp_path):
+    """Not as letters, each of which would be right."""
+    path = tmp_path / "nq" / "NQ-open.dev.jsonl"
+    lines(path, [{"question": "who", "answer": "Ann"}])
+    item, = items_of(TASKS["nq"], tmp_path, Options())
+    assert item.answers == ("Ann",)
+    lines(path, [{"question": "who", "answer": []}])
+    with pytest.raises(ValueError, match="dev.jsonl:1: .*there is no answer"):
+        items_of(TASKS["nq"], tmp_path, Options())
+
+
 def test_an_empty_key_is_refused(tmp_path):
     (tmp_path / "key").write_text("\n", "utf-8")
     file = tmp_path / "judges.json"

@@ -40,6 +40,9 @@ def run(config: ConvertConfig) -> int:
     from minillama.devices import choose_dtype
     from minillama.weights.card import card
 
+    if config.shards != 1 and config.to != "meta":
+        raise ValueError(f"shards={config.shards} is for --to meta; leave it "
+                         f"out for {config.to}")
     model, tokenizer = weights.load(config.source)
     own = model.output.weight.dtype
     dtype = (own if config.dtype == "same"

@@ -60,6 +60,9 @@ def run(config: FinetuneConfig) -> int:
 
     from minillama import finetune
 
+    if not 0 <= config.held_out < 1:
+        raise ValueError(f"held_out={config.held_out} must be a share from 0 "
+                         "to below 1, so that examples are left to train on")
     examples = finetune.read_examples(config.data)
     random.Random(config.seed).shuffle(examples)
     kept = int(len(examples) * config.held_out)

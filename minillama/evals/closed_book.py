@@ -19,7 +19,9 @@ SHORT = Sampling(max_tokens=48, stop=("\n",))
 """Greedy, up to the first line break."""
 
 
-def _asked(id: str, question: str, answers: list[str]) -> Item:
+def _asked(id: str, question: str, answers: list[str] | str) -> Item:
+    if not (answers := [answers] if isinstance(answers, str) else answers):
+        raise ValueError("there is no answer")
     question = question[:1].upper() + question[1:].rstrip("?").rstrip() + "?"
     return Item(id, f"Q: {question}\nA:", answers=tuple(answers),
                 header="Answer these questions:\n")
