@@ -164,6 +164,24 @@ def test_the_planners_formula_is_what_happens(
     assert abs(used.total / found.peak_bytes - 1) < 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [
+    (1, 1, 1), (1, 4, 1), (2, 2, 1), (1, 1, 2), (1, 2, 2)])
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_gradients_of_earlier_micro_batches_stay(sizes, mode):
+    """In fp32, this GPU's part; the formula agrees, and counts them."""
+    config = replace(ModelConfig.preset("15M"), max_seq_len=256)
+    layout = Layout(*sizes, micro_batch_size=8, recompute=mode)
+    first, later = (dry_run(config, layout, accumulate=on)
+                    for on in (False, True))
+    used = memory.training(config, count.sizes(config), layout, 256,
+                           accumulate=True)
+    assert used.total == pytest.approx(later.peak_bytes, rel=0.02)
+    assert used.gradients == pytest.approx(4 * first.shard, rel=0.01)
+    assert later.peak_bytes > first.peak_bytes + 0.9 * used.gradients
+    assert later.traffic == first.traffic  # of one pass
+
+
 def test_a_dealt_stream_is_kept_dealt_out():
     """Sums not yet added up are as long as the whole stream: not kept."""
     long = replace(MODEL, max_seq_len=256, n_layers=6)

@@ -16,7 +16,7 @@ import pytest
 
 from minillama.config import ModelConfig
 from minillama.layout import Layout
-from minillama.model import flops_per_token
+from minillama.model import Transformer, flops_per_token
 from minillama.planner import gpus, layouts
 from minillama.planner.count import sizes
 from minillama.planner.layouts import Job
@@ -39,6 +39,19 @@ CASES = [
 def job(model, number, batch, mib):
     gpu = replace(GPU, memory_gib=1 + mib / 1024)
     return Job(model, gpu, number, batch, model.max_seq_len, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("batch, passes", [(8, 1), (16, 2), (32, 4)])
+def test_several_micro_batches_need_room_for_their_gradients(batch, passes):
+    """By hand: four bytes a weight of this GPU, while layers keep theirs."""
+    layout = Layout(dp_shard=4, micro_batch_size=2)
+    task = job(SMALL, 4, batch, 1000)
+    assert layouts.passes(task, layout) == passes
+    plan, = (p for p in layouts.search(task) if p.layout == layout)
+    whole = sum(p.numel() for p in Transformer(SMALL).parameters())
+    part = 4 * whole / 4
+    assert plan.used.weights == part
+    assert (plan.used.gradients == part) == (passes > 1)
 
 
 def brute_force(task):

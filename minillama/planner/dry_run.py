@@ -85,7 +85,7 @@ class DryRun:
     peak_bytes: int
     """The most that was alive at once."""
     traffic: list[Traffic]
-    """Messages, by kind and axis."""
+    """Messages of one pass, by kind and axis."""
 
 
 class Paper(FakeTensorMode):
@@ -245,6 +245,7 @@ def dry_run(
     *,
     seq_len: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    accumulate: bool = False,
 ) -> DryRun:
     """One forward and backward pass of rank 0, on tensors without numbers.
 
@@ -253,6 +254,7 @@ def dry_run(
         layout: any that divides the model, of any number of GPUs.
         seq_len: T; None: max_seq_len.
         dtype: of the matrix products.
+        accumulate: another pass has been before, and its gradients stay.
 
     Raises:
         ValueError: if the layout does not divide the model, or is copies
@@ -280,7 +282,9 @@ def dry_run(
         optimizer = torch.optim.AdamW(decay_groups(model, 0.1))
         sharded.tensors(model, optimizer)  # makes its moments
         resting = ledger.now
-        ledger.peak = resting
+        if accumulate:
+            step(model, layout.micro_batch_size, length, dtype)
+        ledger.peak = ledger.now
         ledger.sent.clear()
         step(model, layout.micro_batch_size, length, dtype)
     return DryRun(

@@ -122,10 +122,16 @@ def evaluate(job: Job, layout: Layout, counted: Sizes, work: int) -> Plan:
         work: `model.flops_per_token` of it.
     """
     room = job.gpu.memory_gib - job.reserve_gib
-    used = memory.training(job.config, counted, layout, job.seq_len)
+    used = memory.training(job.config, counted, layout, job.seq_len,
+                           accumulate=passes(job, layout) > 1)
     sent = traffic(job, layout, counted)
     return Plan(layout, used, used.total / memory.GIB - room,
                 _seconds(job, layout, work, sent), sent)
+
+
+def passes(job: Job, layout: Layout) -> int:
+    """Micro-batches of one step, forward and backward."""
+    return job.batch_size // (layout.data_parallel * layout.micro_batch_size)
 
 
 def traffic(job: Job, layout: Layout, counted: Sizes) -> dict[str, float]:
@@ -135,7 +141,7 @@ def traffic(job: Job, layout: Layout, counted: Sizes) -> dict[str, float]:
     them S (g - 1) / g; an all-reduce is both.
     """
     r, s, t = layout.dp_replicate, layout.dp_shard, layout.tensor_parallel
-    steps = job.batch_size / (layout.data_parallel * layout.micro_batch_size)
+    steps = passes(job, layout)
     local = counted.local(t)
     row = 2 * layout.micro_batch_size * job.seq_len * job.config.dim
     # A layer: two gathers and two scatters forward, the same backward, and

@@ -61,7 +61,8 @@ class Memory:
 
 
 def training(
-    config: ModelConfig, sizes: Sizes, layout: Layout, seq_len: int
+    config: ModelConfig, sizes: Sizes, layout: Layout, seq_len: int,
+    *, accumulate: bool = False,
 ) -> Memory:
     """Memory of one GPU in a training step in bf16.
 
@@ -70,12 +71,15 @@ def training(
         sizes: of the same (`count.sizes`), counted once for many layouts.
         layout: who holds what.
         seq_len: T.
+        accumulate: gradients of an earlier micro-batch are there throughout.
 
     Chapter: notebooks/13_scaling.ipynb
     """
     part = sizes.local(layout.tensor_parallel) / layout.dp_shard
-    return max((Memory(4 * part, 8 * part, *parts) for parts in _moments(
-        config, sizes, layout, seq_len)), key=lambda memory: memory.total)
+    return max((
+        Memory(4 * part, 8 * part, 4 * part if accumulate else new, *parts)
+        for new, *parts in _moments(config, sizes, layout, seq_len)),
+        key=lambda memory: memory.total)
 
 
 def _moments(

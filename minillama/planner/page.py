@@ -78,8 +78,10 @@ def plan(command: Any) -> dict[str, Any]:
     if command.dry_run:
         from minillama.planner.dry_run import dry_run
 
-        found["dry_run"] = asdict(
-            dry_run(config, best.layout, seq_len=seq_len))
+        found["passes"] = layouts.passes(job, best.layout)
+        found["dry_run"] = asdict(dry_run(
+            config, best.layout, seq_len=seq_len,
+            accumulate=found["passes"] > 1))
     return found
 
 
@@ -169,16 +171,18 @@ def text(found: dict[str, Any]) -> str:
         lines.append("no layout of so many GPUs fits; try " + (
             f"--gpus {more}" if more else "GPUs with more memory each"))
     if "dry_run" in found:
-        lines += _counted(found["dry_run"])
+        lines += _counted(found["dry_run"], found["passes"])
     return "\n".join(lines)
 
 
-def _counted(run: dict[str, Any]) -> list[str]:
+def _counted(run: dict[str, Any], passes: int) -> list[str]:
     """What one GPU held and received in a dry run."""
     return [
         f"run on paper: {run['shard']:,} parameters on a GPU; "
         f"{run['resting_bytes'] / memory.GIB:.2f} GiB between steps, "
-        f"{run['peak_bytes'] / memory.GIB:.2f} GiB when fullest",
+        f"{run['peak_bytes'] / memory.GIB:.2f} GiB when fullest; messages "
+        + (f"of each of {passes:,} micro-batches:" if passes > 1 else
+           "of a step:"),
         *(f"  {t['kind']} over {t['axis']}, {t['gpus']:,} GPUs: "
           f"{t['calls']:,} messages, {t['bytes'] / 1e9:.3g} GB"
           for t in run["traffic"])]
