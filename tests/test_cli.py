@@ -407,3 +407,22 @@ def test_every_verb_parses_and_runs() -> None:
         with pytest.raises(SystemExit) as stop:
             parse([verb, "--help"])
         assert not stop.value.code
+
+
+def test_torchrun_is_told_the_cause_and_says_it_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Read back by torchrun's own class; a full disk costs only the echo."""
+    from torch.distributed.elastic.multiprocessing.errors import (
+        ProcessFailure)
+
+    told = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(told))
+    line = _refused(["plan", "--gpus", "0"], capfd)
+    assert "gpus=0 must be" in line
+    failure = ProcessFailure(0, 1, 2, str(told))
+    assert failure.message["message"] == f"minillama: {line}"
+    assert int(failure.timestamp) > 1.7e9
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path))
+    assert "gpus=0 must be" in _refused(["plan", "--gpus", "0"], capfd)

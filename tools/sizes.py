@@ -16,10 +16,10 @@ from tools.shell import ROOT
 
 CORE = ("config", "tokenizer", "norm", "swiglu", "rope", "attention", "model",
         "optim", "batches", "checkpoint", "train", "generate")
-CORE_LIMIT, PACKAGE_LIMIT, FILE_LIMIT, FUNCTION_LIMIT = 1200, 10_950, 300, 50
+CORE_LIMIT, PACKAGE_LIMIT, FILE_LIMIT, FUNCTION_LIMIT = 1200, 11_000, 300, 50
 """The package's was 6,000 while it held the core alone; with seven sources,
 twenty benchmarks and their copies on the hub, three file formats and 2,048
-GPUs it is 10,950."""
+GPUs it is 11,000."""
 
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT,
             tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}

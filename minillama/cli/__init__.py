@@ -14,10 +14,12 @@ import contextlib
 import functools
 import importlib
 import io
+import json
 import operator
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,8 +95,17 @@ def _one_line(box: str) -> str:
 
 
 def complain(message: str) -> int:
-    """One line on stderr, and the exit code of bad input."""
-    print("minillama: " + " ".join(message.split()), file=sys.stderr)
+    """One line on stderr, and the exit code of bad input.
+
+    torchrun, if it started this process, says it once more at its own end.
+    """
+    line = "minillama: " + " ".join(message.split())
+    print(line, file=sys.stderr)
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        when = {"timestamp": int(time.time())}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(
+                {"message": {"message": line, "extraInfo": when}}), "utf-8")
     return 2
 
 
