@@ -2,14 +2,17 @@
 
 `minillama train` is started as a user starts it, and its logs are compared:
 one process alone; the same steps in mixes of copies, shards and split
-matrices; and a run that is killed in the middle and goes on in another mix.
+matrices, and in one of them with compiled layers; and a run that is killed in
+the middle and goes on in another mix. What each run's speed was stands beside.
 
 Chapter: notebooks/13_scaling.ipynb
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from minillama.config import ModelConfig
 from minillama.layout import Layout
 from minillama.metrics import read_metrics
 
 TOLERANCE = 1e-3
 """Relative, in fp32: sums in another order, and steps that built on them."""
+COMPILERS = ("g++", "clang++", "cl")
+"""Of which torch.compile needs one on a CPU."""
 
 
 class Finding(NamedTuple):
@@ -33,7 +40,7 @@ class Finding(NamedTuple):
     holds: bool
     """Whether it took the steps of one process."""
     detail: str
-    """By how much they differ, or the last line that the run said."""
+    """By how much they differ and how fast it was; or its last line."""
 
 
 def mixes(config: ModelConfig, processes: int) -> list[Layout]:
@@ -52,7 +59,7 @@ def check(
     config: ModelConfig, processes: int, out: Path, *, steps: int = 40,
     flags: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """Train alone, in every mix, and once with a kill in the middle.
+    """Train alone, in every mix, compiled, and with a kill in the middle.
 
     Args:
         config: the model of `flags`, for what divides it.
@@ -74,12 +81,18 @@ def check(
         raise ValueError(f"cluster={processes}: nothing to compare; try 2, 4 "
                          "or 8 processes, which divide heads and vocabulary")
     flags = [*flags, "--steps", str(steps), "--dtype", "fp32", "--eval-every",
-             "0", "--checkpoint-every", str(max(1, steps // 8))]
+             "0", "--checkpoint-every", str(max(1, steps // 8)),
+             "--log-every", str(max(1, steps // 4))]
     alone = _train(None, out / "alone", flags)
     if alone.returncode:
         raise ValueError(f"one process alone cannot train: {_last(alone)}")
     for number, layout in enumerate(layouts):
         yield _run(layout, out / f"mix-{number}", flags, out / "alone")
+    if torch.cuda.is_available() or any(map(shutil.which, COMPILERS)):
+        split = max(layouts, key=lambda layout: layout.tensor_parallel)
+        found = _run(split, out / "compiled", [*flags, "--compile"],
+                     out / "alone")
+        yield found._replace(what=f"compiled, {found.what}")
     killed, last = out / "killed", layouts[-1]
     with subprocess.Popen(
             _command(layouts[0], killed, flags), start_new_session=True,
@@ -142,4 +155,13 @@ def _run(
         return Finding(what, False, "its log does not have each step once")
     gap = max(abs(g[name] / w[name] - 1) for g, w in zip(got, wanted)
               for name in ("loss", "grad_norm"))
-    return Finding(what, gap < TOLERANCE, f"losses and norms within {gap:.0e}")
+    return Finding(what, gap < TOLERANCE,
+                   f"losses and norms within {gap:.0e}; {_speed(out)}")
+
+
+def _speed(out: Path) -> str:
+    """Of the last quarter of a run."""
+    lines = (out / "speed.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    mfu = "unknown" if last["mfu"] is None else f"{last['mfu']:.1%}"
+    return f"{last['tokens_per_s']:,.0f} tokens/s, MFU {mfu}"

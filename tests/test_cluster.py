@@ -8,6 +8,8 @@ whose processes cannot meet, by a network that is not there.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from subprocess import CompletedProcess
 
@@ -50,9 +52,13 @@ def test_two_processes_are_one_also_after_a_kill(
         Layout(2, 1, 1), Layout(1, 1, 2)])
     found = list(cluster.check(MODEL, 2, tmp_path, steps=80, flags=flags))
     assert all(one.holds for one in found), found
-    assert [one.what.split(", ")[0] for one in found] == [
-        "2 copies x 1 shards x 1 parts", "1 copies x 1 shards x 2 parts",
-        "killed"]
+    assert [one.what.split(", ")[0] for one in found if "compiled" not in
+            one.what] == ["2 copies x 1 shards x 1 parts",
+                          "1 copies x 1 shards x 2 parts", "killed"]
+    assert (found[2].what == "compiled, 1 copies x 1 shards x 2 parts"
+            ) == any(map(shutil.which, cluster.COMPILERS))
+    for one in found:
+        assert re.search(r"; [\d,]+ tokens/s, MFU unknown$", one.detail)
     log = read_metrics(tmp_path / "killed" / "metrics.jsonl")
     assert [record["step"] for record in log] == list(range(1, 81))
 
