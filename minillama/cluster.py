@@ -26,8 +26,9 @@ from minillama.config import ModelConfig
 from minillama.layout import Layout
 from minillama.metrics import read_metrics
 
-TOLERANCE = 1e-3
-"""Relative, in fp32: sums in another order, and steps that built on them."""
+TOLERANCE = 3e-3
+"""Relative, in fp32: sums in another order, and steps that built on them. Two
+processes of a CPU came to 6e-4; a norm that counts twice is far above."""
 COMPILERS = ("g++", "clang++", "cl")
 """Of which torch.compile needs one on a CPU."""
 
