@@ -92,7 +92,8 @@ def verbs(folder: Path, device: str) -> list[str]:
     for words, typed in (
             ("generate --prompt KING --max-new-tokens 20 --temperature 0", ""),
             ("chat --max-new-tokens 9 --temperature 0", "hello\n"),
-            ("eval --limit 3 --tasks plays --dtype fp32 --json", ""),
+            ("eval --limit 3 --tasks plays --dtype fp32 --json "
+             "--batch-tokens 2048", ""),
             (f"finetune --data {tune} --out {folder / 'tuned'} --steps 3 "
              "--batch-size 4 --dtype fp32", "")):
         out, sys.stdin = io.StringIO(), io.StringIO(typed)
