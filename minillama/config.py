@@ -176,7 +176,7 @@ class TrainConfig:
     compile: bool = False
     """Compile the model with torch.compile (a minute of start-up)."""
     deterministic: bool = False
-    """Avoid what differs from run to run, else warn (slower on CUDA)."""
+    """Refuse operations that differ from run to run (slower on CUDA)."""
     dp_replicate: int = 1
     """Copies of the whole model, each reading its share of the batch."""
     dp_shard: int | None = None

@@ -219,9 +219,7 @@ def begin(
     # Even asking for the default imports a compiler: two seconds.
     if torch.are_deterministic_algorithms_enabled() != config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # A GPU's cumulative sum, of samples alone, has no such algorithm.
-        torch.use_deterministic_algorithms(
-            config.deterministic, warn_only=True)
+        torch.use_deterministic_algorithms(config.deterministic)
     # LLaMA draws nothing while it trains; another model might drop out.
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
@@ -242,6 +240,22 @@ def begin(
         batch_size=config.batch_size, seed=config.seed, rank=rank,
         world_size=shares)
     return State(model, optimizer, scaler, batches, dtype, loss_fn)
+
+
+@contextlib.contextmanager
+def lenient() -> Iterator[None]:
+    """What differs from run to run is a warning here, if it is refused else.
+
+    For samples: a GPU has no other way to add up the probabilities of top-p.
+    """
+    strict = torch.are_deterministic_algorithms_enabled()
+    if strict:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        if strict:
+            torch.use_deterministic_algorithms(True)
 
 
 def _start_from(model: Transformer, config: TrainConfig) -> None:

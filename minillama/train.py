@@ -28,9 +28,9 @@ from minillama.metrics import (
 from minillama.model import Transformer
 from minillama.optim import cosine_lr
 from minillama.runs import (
-    NonFiniteLoss, Result, State, begin, log_speed, not_finite, open_folder,
-    open_tokenizer, progress_line, resume_state, save_state, stop_signal,
-    write_result)
+    NonFiniteLoss, Result, State, begin, lenient, log_speed, not_finite,
+    open_folder, open_tokenizer, progress_line, resume_state, save_state,
+    stop_signal, write_result)
 from minillama.shards import validation_ids
 from minillama.tokenizer import Tokenizer
 
@@ -284,7 +284,7 @@ def _sample(state: State, tokenizer: Tokenizer, config: TrainConfig) -> str:
         config.seed + state.step)
     state.model.eval()
     # Shards arrive in the precision of training; the cache is in fp32.
-    with precision(state.device, state.dtype):
+    with precision(state.device, state.dtype), lenient():
         text = generate(state.model, tokenizer, [config.sample_prompt],
                         max_new_tokens=100, generator=generator)[0]
     state.model.train()

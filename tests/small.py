@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from minillama.cluster import COMPILERS
 from minillama.config import ModelConfig, TrainConfig
 from minillama.data.corpus import prepare
 from minillama.tokenizer import Tokenizer
@@ -20,6 +23,10 @@ from minillama.tokenizer import Tokenizer
 VOCAB = 320
 MODEL = ModelConfig(dim=32, n_layers=2, n_heads=2, multiple_of=8,
                     vocab_size=VOCAB, max_seq_len=32)
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, COMPILERS)),
+    reason="torch.compile needs a C++ compiler")
 
 _WORDS = {
     "who": ["the miller", "a fox", "my aunt", "the tall boy", "one crow"],

@@ -380,9 +380,7 @@ def test_engines_of_a_notebook_are_one_company():
         engines.close()
 
 
-@pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None,
-    reason="torch.compile needs a C++ compiler")
+@small.needs_compiler
 def test_compiled_layers_of_split_matrices(data, alone):
     """They take the steps of one process; and where products are cut to
     travel in pieces, every message of a layer is part of one."""

@@ -10,7 +10,6 @@ processes run every mode under FSDP and tensor parallelism.
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import replace
 from typing import get_args
 
@@ -28,7 +27,7 @@ from minillama.config import ModelConfig, RecomputeName
 from minillama.model import Block, Transformer
 from minillama.plots import efficiency
 from minillama.train import fit
-from tests.small import MODEL, corpus, run_config
+from tests.small import MODEL, corpus, needs_compiler, run_config
 
 MODES = get_args(RecomputeName)
 SHAPES = {
@@ -331,9 +330,7 @@ def test_bad_input_is_refused_with_the_remedy():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None,
-    reason="torch.compile needs a C++ compiler")
+@needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_selective_compiles(no_shape_checks):
     """torch.compile accepts the replaced layers and gives the same."""
