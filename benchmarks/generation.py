@@ -181,11 +181,15 @@ def main() -> None:
     args = parser.parse_args()
     device, config = choose_device(args.device), ModelConfig.preset(
         args.preset)
-    model, kind = make_model(config, device), ""
+    model, settings = make_model(config, device), {
+        "preset": args.preset, "batch": args.batch,
+        "new_tokens": args.new_tokens}
+    name = f"generation-{args.preset.lower()}-batch{args.batch}"
     if args.dtype != "fp32":
         make_sides(model, 8, args.batch)  # or a RuntimeError
-        model, kind = model.to(choose_dtype(args.dtype, device)), (
-            f"-{args.dtype}")
+        model.to(choose_dtype(args.dtype, device))
+        settings["dtype"] = args.dtype
+        name += f"-{args.dtype}"
     sides = make_sides(model, args.new_tokens, args.batch,
                        (*OURS[:2], *OURS[2:3] * args.compile,
                         *OURS[3:] * args.int8))
@@ -195,10 +199,8 @@ def main() -> None:
     sides[READ] = lambda: [block.sum() for _ in range(args.new_tokens)]
     sides[PRODUCTS] = lambda: [step() for _ in range(args.new_tokens)]
     path, rows = harness.store(
-        f"generation-{args.preset.lower()}-batch{args.batch}{kind}", {
-            "settings": {"preset": args.preset, "batch": args.batch,
-                         "new_tokens": args.new_tokens,
-                         **({"dtype": args.dtype} if kind else {})},
+        name, {
+            "settings": settings,
             "units_per_turn": args.new_tokens * args.batch,
             "weight_bytes": size,
             "times": harness.take_turns(sides, turns=args.turns, warm_up=0),

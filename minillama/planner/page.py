@@ -194,7 +194,7 @@ def _outlook(found: dict[str, Any], best: dict[str, Any],
     received = {name: size / 1e9
                 for name, size in best["received_bytes"].items() if size}
     refused = found["refused"]
-    return [
+    lines = [
         f"  a step: {best['seconds']:.3g} s, assuming "
         f"{found['efficiency']:.0%} of the peak; a GPU receives "
         f"{_list(received, '.3g') or 'nothing: 0'} GB",
@@ -203,10 +203,10 @@ def _outlook(found: dict[str, Any], best: dict[str, Any],
         f"  {cost['days']:.3g} days, {cost['gpu_hours']:,.0f} GPU hours, "
         f"{cost['kwh']:,.0f} kWh, {cost['tonnes_co2']:.3g} t CO2eq",
         *(f"next: {_flags(row)}: {row['seconds']:.3g} s"
-          for row in found["others"]),
-        *[f"{len(refused)} layouts do not fit, closest first:"]
-        * bool(refused),
-        *(f"  {_flags(row)}: {_verdict(row)}" for row in refused[:3])]
+          for row in found["others"])]
+    if refused:
+        lines.append(f"{len(refused)} layouts do not fit, closest first:")
+    return lines + [f"  {_flags(row)}: {_verdict(row)}" for row in refused[:3]]
 
 
 def _list(numbers: dict[str, Any], how: str) -> str:
@@ -223,6 +223,7 @@ def _verdict(row: dict[str, Any]) -> str:
 def _flags(row: dict[str, Any]) -> str:
     """A layout as flags of `plan`."""
     layout = row["layout"]
-    return " ".join([*(f"--{name.replace('_', '-')} {layout[name]}"
-                       for name in FREE), *["--no-sequence-parallel"] * (
-        layout["tensor_parallel"] > 1 and not layout["sequence_parallel"])])
+    flags = [f"--{name.replace('_', '-')} {layout[name]}" for name in FREE]
+    if layout["tensor_parallel"] > 1 and not layout["sequence_parallel"]:
+        flags.append("--no-sequence-parallel")
+    return " ".join(flags)
